@@ -1,0 +1,40 @@
+"""Compose the service: the one module that chooses concrete parts."""
+
+import functools
+import os
+
+from flask import Flask
+
+from streaming import plugins
+from streaming.errors import SettingsError
+from streaming.settings import Settings
+from streaming.sources import Source
+from streaming.streams import Streams
+from streaming.web import _errors
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the WSGI application. Raises `SettingsError` with a sentence that names the setting.
+
+    To be called in the process that serves: it opens the event log and starts greenlets.
+    """
+    settings = settings or Settings.from_environ(os.environ)
+    scheme = settings.eventlog_url.partition(":")[0]
+    if scheme not in plugins.names("eventlogs"):
+        known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
+        raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")
+    log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
+
+    @functools.cache
+    def load_source(name: str) -> Source:
+        source: Source = plugins.create("sources", name, settings)
+        return source
+
+    streams = Streams(log, load_source, settings)
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["streams"] = streams
+    _errors.register(app)
+    for name in plugins.names("web"):
+        app.register_blueprint(plugins.create("web", name, streams, settings))
+    return app

@@ -1,0 +1,226 @@
+"""Every error this service raises on purpose.
+
+Before the first byte an error is an HTTP status, after it the stream's last
+event; both carry the same object (`ErrorInfo`). The class says what kind it is
+(`type`, `status`, `retryable`); `code` narrows it; the message is always our
+own words: an upstream's text may quote a key.
+"""
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+
+class ErrorInfo(Struct, frozen=True):
+    """The error object of the wire."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+    retryable: bool = False
+    partial: bool = False
+    request_id: str | None = None
+
+
+class StreamingError(Exception):
+    """Base of every deliberate error."""
+
+    type: ClassVar[str] = "internal_error"
+    status: int = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        param: str | None = None,
+        status: int = 0,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code or self.type
+        self.param = param
+        self.status = status or type(self).status
+        self.retry_after_seconds = retry_after_seconds
+
+    def info(self, *, partial: bool = False, request_id: str | None = None) -> ErrorInfo:
+        """Return what a client is told; ``partial`` means some text came before."""
+        return ErrorInfo(str(self), self.type, self.code, self.param, self.retryable, partial, request_id)
+
+
+# The caller's request
+
+
+class InvalidRequest(StreamingError):
+    type = "invalid_request"
+    status = 400
+
+
+class BadCursor(StreamingError):
+    type = "bad_cursor"
+    status = 400
+
+
+class NotFound(StreamingError):
+    type = "not_found"
+    status = 404
+
+
+class IdempotencyMismatch(StreamingError):
+    """The key was used before, for another body."""
+
+    type = "idempotency_mismatch"
+    status = 422
+
+
+# A stream that cannot be continued from here
+
+
+class CursorLost(StreamingError):
+    """The log does not hold the event the reader last saw: start again from the first."""
+
+    type = "cursor_lost"
+    status = 410
+
+    def __init__(self, message: str, last_id: str) -> None:
+        super().__init__(message)
+        self.last_id = last_id
+
+
+class StreamLost(StreamingError):
+    """The stream was made in another store, which is gone or elsewhere."""
+
+    type = "stream_lost"
+    status = 410
+
+
+class StreamExpired(StreamingError):
+    type = "stream_expired"
+    status = 410
+
+
+# This service
+
+
+class Overloaded(StreamingError):
+    type = "overloaded"
+    status = 503
+    retryable = True
+
+
+class StoreUnavailable(StreamingError):
+    type = "store_unavailable"
+    status = 503
+    retryable = True
+
+
+class StoreFull(StreamingError):
+    type = "store_full"
+    status = 503
+    retryable = True
+
+
+class LimitExceeded(StreamingError):
+    """The stream grew past ``bytes``, ``events`` or ``duration``."""
+
+    type = "limit_exceeded"
+    status = 502
+
+
+class Interrupted(StreamingError):
+    """The producer went away: ``worker_lost``, ``lease_expired`` or ``shutdown``."""
+
+    type = "interrupted"
+    status = 503
+    retryable = True
+
+
+class Fenced(StreamingError):
+    """Somebody else has the right to write this stream, or it has ended: stop producing."""
+
+    type = "fenced"
+    status = 409
+
+
+class SettingsError(StreamingError):
+    """A setting cannot be used; the message names it and says what can."""
+
+    type = "settings"
+
+
+# The upstream
+
+
+class UpstreamFailure(StreamingError):
+    """Base of every fault of the upstream; ``may_retry`` while nothing was shown."""
+
+    type = "upstream_error"
+    status = 502
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int = 0,
+        may_retry: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, status=status, retry_after_seconds=retry_after_seconds)
+        self.may_retry = may_retry
+
+
+class UpstreamUnreachable(UpstreamFailure):
+    type = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamFailure):
+    """``connect``, ``first_token`` or ``idle``."""
+
+    type = "upstream_timeout"
+    status = 504
+
+
+class UpstreamAuth(UpstreamFailure):
+    """The upstream refused our key. Never 401 to the caller: it is not the caller's key."""
+
+    type = "upstream_auth"
+    retryable = False
+
+
+class UpstreamRejected(UpstreamFailure):
+    type = "upstream_rejected"
+    status = 400
+    retryable = False
+
+
+class UpstreamRateLimited(UpstreamFailure):
+    type = "upstream_rate_limited"
+    status = 429
+
+
+class UpstreamQuota(UpstreamFailure):
+    type = "upstream_quota"
+    status = 429
+    retryable = False
+
+
+class UpstreamOverloaded(UpstreamFailure):
+    type = "upstream_overloaded"
+    status = 503
+
+
+class UpstreamBadResponse(UpstreamFailure):
+    """``redirect``, ``content_type``, ``encoding``, ``json`` or ``too_large``."""
+
+    type = "upstream_bad_response"
+    retryable = False
+
+
+class UpstreamTruncated(UpstreamFailure):
+    """The answer stopped without saying that it had ended."""
+
+    type = "upstream_truncated"

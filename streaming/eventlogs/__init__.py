@@ -1,0 +1,148 @@
+"""The durable log: where streams last, and what every store promises.
+
+1. An event is readable only after it was committed, and then for good.
+2. A stream is written by one owner at a time: an append says which event it
+   follows and under which ``gen``, and is refused (`Fenced`) if either is
+   not, or no longer, so.
+3. A terminal event is the last one, and there is one.
+4. A notification may wake a reader, but only what it reads is the truth.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple, Protocol
+
+from streaming.eventlogs._ids import new_stream_id as new_stream_id
+from streaming.events import Record
+
+State = Literal["queued", "running", "completed", "cancelled", "failed", "interrupted"]
+TERMINAL: frozenset[State] = frozenset({"completed", "cancelled", "failed", "interrupted"})
+PAGE_RECORDS = 256
+PAGE_BYTES = 64 * 1024
+
+
+class NewStream(NamedTuple):
+    stream_id: str
+    worker_id: str
+    """Its owner."""
+    request: bytes
+    """What was asked, as JSON, for those who show the stream later."""
+    key: str | None = None
+    """What makes creating it idempotent, unique over all streams kept."""
+    fingerprint: str = ""
+    """Tells another request that comes with the same key."""
+
+
+class Claim(NamedTuple):
+    """The right to write a stream, until somebody takes it over."""
+
+    stream_id: str
+    gen: int
+
+
+class Head(NamedTuple):
+    """What is known of a stream besides its events."""
+
+    state: State
+    gen: int
+    last_seq: int
+    worker_id: str
+    created: float
+    """Seconds since 1970, for display and retention."""
+    request: bytes
+
+    @property
+    def ended(self) -> bool:
+        return self.state in TERMINAL
+
+
+class Page(NamedTuple):
+    records: Sequence[Record]
+    closed: bool
+    """These records reach the end of a stream that has ended."""
+
+
+class EventLog(Protocol):
+    """Any method may raise `StoreUnavailable`. Those of a stream raise `NotFound`,
+    `StreamLost` (made in another store) or `StreamExpired` (erased)."""
+
+    store_id: str
+    """Eight characters; part of every stream id, changed when a store is lost."""
+
+    def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
+        """Create a running stream with its first events and return its id.
+
+        If ``stream.key`` is taken the id is that of the stream which has it.
+        Raises `IdempotencyMismatch` when that one has another fingerprint.
+        """
+        ...
+
+    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+        """Write ``payloads`` at ``seq`` and after it, all or none; return once committed.
+
+        With ``end`` the last payload is the terminal event and the stream gets
+        that state. The answer says whether somebody asked to cancel. Raises
+        `Fenced` when ``claim`` is not, or no longer, the right to write there.
+        """
+        ...
+
+    def head(self, stream_id: str) -> Head: ...
+
+    def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
+        """Return records after event number ``after``, at most a page. Never blocks."""
+        ...
+
+    def watch(self, stream_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call ``wake`` soon after any event is committed to the stream, by whichever process.
+
+        It may be called for nothing, and must not block. Watch before you read.
+        """
+        ...
+
+    def request_cancel(self, stream_id: str) -> None:
+        """Ask the owner to end the stream; it learns of it when it appends or asks."""
+        ...
+
+    def cancel_requests(self, worker_id: str) -> Sequence[str]:
+        """Return this worker's running streams that somebody asked to cancel."""
+        ...
+
+    def renew(self, worker_id: str, seconds: float) -> None:
+        """Keep this worker alive in the eyes of others for ``seconds``."""
+        ...
+
+    def retire(self, worker_id: str) -> None:
+        """Say that this worker produces nothing any more."""
+        ...
+
+    def orphans(self) -> Sequence[tuple[str, str]]:
+        """Return running streams whose owner is gone, each with ``worker_lost`` or ``lease_expired``."""
+        ...
+
+    def take_over(self, stream_id: str, worker_id: str, force: bool = False) -> Claim | None:
+        """Take the right to write a running stream, so that its old owner is fenced.
+
+        Return ``None`` when it has ended, or its owner lives and ``force`` is not set.
+        """
+        ...
+
+    def attend(self, stream_id: str, worker_id: str, seconds: float) -> None:
+        """Note that somebody reads the stream on this worker, for ``seconds`` more; 0: nobody."""
+        ...
+
+    def attended(self, stream_id: str) -> bool:
+        """Say whether any living worker noted a reader."""
+        ...
+
+    def erase(self, stream_id: str) -> None:
+        """Forget an ended stream's events; its id answers `StreamExpired` from now on."""
+        ...
+
+    def expire(self, ended_before: float, erased_before: float) -> int:
+        """Erase streams that ended, and forget those erased, before then (seconds since 1970).
+
+        At most one batch; return how many, so that 0 means there is nothing left to do.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,181 @@
+"""An event log in this process's memory: for tests, and for one worker that may forget."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from streaming.errors import Fenced, IdempotencyMismatch, NotFound, StreamExpired, StreamLost
+from streaming.eventlogs import (
+    PAGE_BYTES,
+    PAGE_RECORDS,
+    TERMINAL,
+    Claim,
+    EventLog,
+    Head,
+    NewStream,
+    Page,
+    State,
+    _ids,
+)
+from streaming.events import Record
+
+
+@dataclass
+class _Stream:
+    new: NewStream
+    worker_id: str
+    created: float
+    gen: int = 1
+    state: State = "running"
+    cancel_requested: bool = False
+    ended: float = 0.0
+    records: list[Record] = field(default_factory=list)
+    watchers: set[Callable[[], None]] = field(default_factory=set)
+    readers: dict[str, float] = field(default_factory=dict)
+
+
+class MemoryLog:
+    """See `EventLog`."""
+
+    def __init__(self) -> None:
+        self.store_id = _ids.new_store_id()
+        self._streams: dict[str, _Stream] = {}
+        self._ids_by_key: dict[str, str] = {}
+        self._erased: dict[str, float] = {}
+        self._leases: dict[str, float] = {}
+
+    def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
+        if stream.key is not None and (existing := self._ids_by_key.get(stream.key)):
+            if self._streams[existing].new.fingerprint != stream.fingerprint:
+                raise IdempotencyMismatch("this key was used for another request")
+            return existing
+        made = _Stream(stream, stream.worker_id, time.time())
+        made.records = [Record(1, seq, payload) for seq, payload in enumerate(payloads, 1)]
+        self._streams[stream.stream_id] = made
+        if stream.key is not None:
+            self._ids_by_key[stream.key] = stream.stream_id
+        return stream.stream_id
+
+    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+        stream = self._stream(claim.stream_id)
+        if stream.state != "running" or stream.gen != claim.gen or len(stream.records) != seq - 1:
+            raise Fenced(f"{claim.stream_id}: owner {claim.gen} may not write event {seq}")
+        stream.records += [Record(claim.gen, place, payload) for place, payload in enumerate(payloads, seq)]
+        if end is not None:
+            stream.state = end
+            stream.ended = time.time()
+        for wake in stream.watchers:
+            wake()
+        return stream.cancel_requested
+
+    def head(self, stream_id: str) -> Head:
+        stream = self._stream(stream_id)
+        return Head(
+            stream.state,
+            stream.gen,
+            len(stream.records),
+            stream.worker_id,
+            stream.created,
+            stream.new.request,
+        )
+
+    def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
+        stream = self._stream(stream_id)
+        records: list[Record] = []
+        size = 0
+        for record in stream.records[after : after + limit]:
+            records.append(record)
+            size += len(record.payload)
+            if size >= PAGE_BYTES:
+                break
+        reached = records[-1].seq if records else after
+        return Page(records, stream.state in TERMINAL and reached >= len(stream.records))
+
+    @contextmanager
+    def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        watchers = self._stream(stream_id).watchers
+        watchers.add(wake)
+        try:
+            yield
+        finally:
+            watchers.discard(wake)
+
+    def request_cancel(self, stream_id: str) -> None:
+        stream = self._stream(stream_id)
+        stream.cancel_requested = stream.state == "running"
+
+    def cancel_requests(self, worker_id: str) -> Sequence[str]:
+        return [
+            stream_id
+            for stream_id, stream in self._streams.items()
+            if stream.cancel_requested and stream.state == "running" and stream.worker_id == worker_id
+        ]
+
+    def renew(self, worker_id: str, seconds: float) -> None:
+        self._leases[worker_id] = time.monotonic() + seconds
+
+    def retire(self, worker_id: str) -> None:
+        self._leases.pop(worker_id, None)
+
+    def orphans(self) -> Sequence[tuple[str, str]]:
+        return [
+            (stream_id, why)
+            for stream_id, stream in self._streams.items()
+            if stream.state == "running" and (why := self._why_gone(stream.worker_id))
+        ]
+
+    def take_over(self, stream_id: str, worker_id: str, force: bool = False) -> Claim | None:
+        stream = self._stream(stream_id)
+        if stream.state in TERMINAL or not (force or self._why_gone(stream.worker_id)):
+            return None
+        stream.gen += 1
+        stream.worker_id = worker_id
+        return Claim(stream_id, stream.gen)
+
+    def attend(self, stream_id: str, worker_id: str, seconds: float) -> None:
+        self._stream(stream_id).readers[worker_id] = time.monotonic() + seconds
+
+    def attended(self, stream_id: str) -> bool:
+        now = time.monotonic()
+        return any(until > now for until in self._stream(stream_id).readers.values())
+
+    def erase(self, stream_id: str) -> None:
+        stream = self._stream(stream_id)
+        if stream.state in TERMINAL:
+            del self._streams[stream_id]
+            self._ids_by_key.pop(stream.new.key or "", None)
+            self._erased[stream_id] = time.time()
+            for wake in stream.watchers:
+                wake()
+
+    def expire(self, ended_before: float, erased_before: float) -> int:
+        old = [stream_id for stream_id, stream in self._streams.items() if 0 < stream.ended < ended_before]
+        for stream_id in old:
+            self.erase(stream_id)
+        forgotten = [stream_id for stream_id, at in self._erased.items() if at < erased_before]
+        for stream_id in forgotten:
+            del self._erased[stream_id]
+        return len(old) + len(forgotten)
+
+    def close(self) -> None:
+        self._streams.clear()
+
+    def _stream(self, stream_id: str) -> _Stream:
+        try:
+            return self._streams[stream_id]
+        except KeyError:
+            raise self._absent(stream_id) from None
+
+    def _absent(self, stream_id: str) -> NotFound | StreamLost | StreamExpired:
+        return _ids.absent(stream_id, self.store_id, erased=stream_id in self._erased)
+
+    def _why_gone(self, worker_id: str) -> str:
+        until = self._leases.get(worker_id)
+        if until is None:
+            return "worker_lost"
+        return "" if until > time.monotonic() else "lease_expired"
+
+
+def create(url: str, synchronous: str = "") -> EventLog:
+    return MemoryLog()

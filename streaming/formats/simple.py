@@ -1,0 +1,29 @@
+"""Text and an end, for pages of six lines: ``{"content": …, "done": false}``."""
+
+from msgspec.json import encode as to_json
+
+from streaming.events import Done, Error, Record, Start, Token, decode
+from streaming.formats import Message, WireFormat
+
+
+class SimpleFormat:
+    media_type = "text/event-stream"
+
+    def encode(self, record: Record) -> tuple[Message, ...]:
+        match decode(record.payload):
+            case Start():
+                # Says at once that the stream is open, before the model has said anything.
+                said: dict[str, object] = {"content": "", "done": False}
+            case Token(content):
+                said = {"content": content, "done": False}
+            case Done(reason):
+                said = {"content": "", "done": True, "finish_reason": reason}
+            case Error(error):
+                said = {"error": error, "done": True}
+            case _:
+                return ()
+        return (Message(to_json(said), str(record.cursor)),)
+
+
+def create(show_metrics: bool = False) -> WireFormat:
+    return SimpleFormat()

@@ -1,0 +1,433 @@
+"""Producers: the greenlets that drain sources into the event log.
+
+A run ends in one of three ways, and each writes the stream's last event: the
+source is exhausted, it fails, or its scope is stopped (cancel, time-out,
+shutdown). A producer that cannot write it any more, because its process was
+killed, lost its lease or its right to write, leaves that to whoever takes the
+stream over.
+"""
+
+import contextvars
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import gevent
+import msgspec
+from gevent.event import Event as Flag
+from gevent.pool import Pool
+
+from streaming import scope
+from streaming.audience import Audience
+from streaming.errors import (
+    Fenced,
+    Interrupted,
+    LimitExceeded,
+    Overloaded,
+    StoreUnavailable,
+    StreamingError,
+)
+from streaming.eventlogs import Claim, EventLog, State
+from streaming.events import (
+    Done,
+    Error,
+    Event,
+    Metrics,
+    MetricsTick,
+    Reasoning,
+    Token,
+    Usage,
+    decode,
+    encode,
+)
+from streaming.sources import Prompt, Source
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+SWEEP_SECONDS = 2.0
+METRICS_SECONDS = 2.0
+
+T = TypeVar("T")
+OnDisconnect = Literal["grace", "cancel", "continue"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one stream, unless said otherwise."""
+
+    streams: int
+    """Running in this worker."""
+    bytes: int
+    events: int
+    seconds: float
+    grace_seconds: float
+    """Without a reader, until the stream is cancelled."""
+    lease_seconds: float
+
+
+@dataclass
+class Run:
+    """One stream being produced here."""
+
+    claim: Claim
+    seq: int
+    """Of the last event written."""
+    scope: scope.Scope
+    on_disconnect: OnDisconnect
+    tally: "Tally"
+    request_id: str | None = None
+    ended: Flag = field(default_factory=Flag)
+    reached_upstream: bool = False
+    unattended_since: float | None = None
+    had_reader: bool = False
+
+
+class Producers:
+    """Own every producer greenlet of this worker, and its lease."""
+
+    def __init__(self, log: EventLog, audience: Audience, limits: Limits) -> None:
+        self.worker_id = secrets.token_hex(8)
+        self._log = log
+        self._audience = audience
+        self._limits = limits
+        self._pool = Pool(limits.streams)
+        self._running: dict[str, Run] = {}
+        self._accepting = True
+        log.renew(self.worker_id, limits.lease_seconds)
+        self.sweep()
+        self._chores = [
+            gevent.spawn(self._keep_lease),
+            gevent.spawn(self._watch_runs),
+            gevent.spawn(self._sweep),
+        ]
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def check_room(self) -> None:
+        """Raise `Overloaded` if another run cannot be started."""
+        if not self._accepting:
+            raise Overloaded("this worker is stopping", code="draining", retry_after_seconds=1)
+        if len(self._running) >= self._limits.streams:
+            raise Overloaded("too many streams are running", code="streams", retry_after_seconds=5)
+
+    def start(
+        self,
+        claim: Claim,
+        seq: int,
+        source: Source,
+        prompt: Prompt,
+        on_disconnect: OnDisconnect = "grace",
+        seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Produce from here on; the log holds the stream's first ``seq`` events."""
+        seconds = min(seconds or self._limits.seconds, self._limits.seconds)
+        late = LimitExceeded(f"the run took longer than {seconds:g} seconds", code="duration")
+        run = Run(
+            claim,
+            seq,
+            scope.Scope(time.monotonic() + seconds, late),
+            on_disconnect,
+            Tally(),
+            request_id,
+        )
+        run.tally.start()
+        self._running[claim.stream_id] = run
+        self._pool.start(
+            self._pool.greenlet_class(contextvars.copy_context().run, self._produce, run, source, prompt)
+        )
+
+    def is_running(self, stream_id: str) -> bool:
+        return stream_id in self._running
+
+    def cancel(self, stream_id: str, timeout: float) -> bool:
+        """Stop a run of this worker; return whether it had ended, upstream closed, within ``timeout``.
+
+        Returns ``False`` at once for a run that is not this worker's.
+        """
+        run = self._running.get(stream_id)
+        if run is None:
+            return False
+        run.scope.stop(None)
+        return bool(run.ended.wait(timeout))
+
+    def take_over(self, stream_id: str, error: StreamingError | None, force: bool = False) -> bool:
+        """End a stream whose owner is gone, or with ``force`` one that does not react.
+
+        ``error`` is what its readers are told; ``None`` says that it was
+        cancelled. Returns whether it was this call that ended it.
+        """
+        claim = self._log.take_over(stream_id, self.worker_id, force)
+        if claim is None:
+            return False
+        tally, seq = self._recount(stream_id)
+        run = Run(claim, seq, scope.Scope(), "continue", tally)
+        try:
+            self._end(run, Done("cancelled") if error is None else Error(error.info(partial=tally.has_text)))
+        except Fenced:
+            return False
+        return True
+
+    def sweep(self) -> None:
+        """End the streams of workers that are gone."""
+        for stream_id, why in self._log.orphans():
+            if self.take_over(
+                stream_id, Interrupted("the worker that produced this answer is gone", code=why)
+            ):
+                logger.warning("stream taken over", extra={"stream_id": stream_id, "why": why})
+
+    def shutdown(self, grace_seconds: float) -> None:
+        """Let runs end for ``grace_seconds``, then end the rest as ``interrupted``."""
+        self._accepting = False
+        self._pool.join(timeout=grace_seconds)
+        for run in self._running.values():
+            run.scope.stop(Interrupted("this worker was stopped", code="shutdown"))
+        self._pool.join(timeout=5)
+        gevent.killall(self._chores)
+        self._log.retire(self.worker_id)
+
+    # A run
+
+    def _produce(self, run: Run, source: Source, prompt: Prompt) -> None:
+        stream_id = run.claim.stream_id
+        last: Done | Error | None = None
+        try:
+            with scope.entered(run.scope), closing(source.events(prompt)) as batches:
+                run.reached_upstream = True
+                for batch in batches:
+                    if last is None:
+                        last = self._write(run, batch)
+            if last is None:
+                raise Interrupted("the source ended without saying so", code="source")
+        except Fenced:
+            logger.warning("fenced: the stream was ended or taken over", extra={"stream_id": stream_id})
+        except scope.Stopped as stop:
+            if last is None:
+                last = (
+                    Done("cancelled", run.tally.usage)
+                    if stop.error is None
+                    else self._failed(run, stop.error)
+                )
+                self._end_safely(run, last)
+        except StreamingError as error:
+            if last is None:
+                last = self._failed(run, error)
+                self._end_safely(run, last)
+        except Exception:
+            logger.exception("the source broke", extra={"stream_id": stream_id})
+            if last is None:
+                last = self._failed(run, StreamingError("something went wrong in this service"))
+                self._end_safely(run, last)
+        finally:
+            self._running.pop(stream_id, None)
+            run.ended.set()
+            _log_end(run, last)
+
+    def _write(self, run: Run, batch: Sequence[Event]) -> Done | Error | None:
+        """Append one batch; return the terminal event if it is in it."""
+        tick = run.tally.add(batch)
+        last = batch[-1]
+        ended = isinstance(last, Done)
+        payloads = [encode(event) for event in (batch[:-1] if ended else batch)]
+        run.tally.bytes += sum(map(len, payloads))
+        self._check_size(run, len(payloads))
+        if tick and not ended:
+            payloads.append(encode(tick))
+        if payloads:
+            cancelled = self._log.append(run.claim, run.seq + 1, payloads)
+            run.seq += len(payloads)
+            if cancelled and not ended:
+                run.scope.stop(None)
+        if isinstance(last, Done):
+            self._end(run, last)
+            return last
+        return None
+
+    def _check_size(self, run: Run, more: int) -> None:
+        if run.seq + more > self._limits.events:
+            raise LimitExceeded(f"the answer has more than {self._limits.events} events", code="events")
+        if run.tally.bytes > self._limits.bytes:
+            raise LimitExceeded(f"the answer has more than {self._limits.bytes} bytes", code="bytes")
+
+    def _failed(self, run: Run, error: StreamingError) -> Error:
+        info = error.info(partial=run.tally.has_text, request_id=run.request_id)
+        return Error(info, run.tally.usage)
+
+    def _end(self, run: Run, last: Done | Error) -> None:
+        """Write the terminal event. Raises `Fenced` when the stream has one."""
+        seq = run.seq + 1
+        said = msgspec.structs.replace(
+            last,
+            done=True,
+            metrics=run.tally.metrics(last.usage),
+            last_seq=seq,
+            text_sha256=run.tally.text_sha256(),
+        )
+        self._log.append(run.claim, seq, [encode(said)], end=_state(last))
+        run.seq = seq
+
+    def _end_safely(self, run: Run, last: Done | Error) -> None:
+        try:
+            self._end(run, last)
+        except (Fenced, StoreUnavailable) as error:
+            logger.warning(
+                "the last event was not written", extra={"stream_id": run.claim.stream_id, "why": error.code}
+            )
+
+    def _recount(self, stream_id: str) -> tuple["Tally", int]:
+        tally, seq = Tally(), 0
+        while records := self._log.read(stream_id, seq).records:
+            tally.add([decode(record.payload) for record in records])
+            seq = records[-1].seq
+        return tally, seq
+
+    # Chores
+
+    def _keep_lease(self) -> None:
+        # On this loop on purpose: a loop that is stuck must lose its lease.
+        while True:
+            gevent.sleep(self._limits.lease_seconds / 4)
+            _try(self._log.renew, self.worker_id, self._limits.lease_seconds)
+
+    def _watch_runs(self) -> None:
+        """Meet deadlines, requests to cancel from other workers, and streams nobody reads."""
+        while True:
+            gevent.sleep(TICK_SECONDS)
+            if not self._running:
+                continue
+            for stream_id in _try(self._log.cancel_requests, self.worker_id) or ():
+                if run := self._running.get(stream_id):
+                    run.scope.stop(None)
+            now = time.monotonic()
+            for run in list(self._running.values()):
+                run.scope.check_deadlines(now)
+                self._check_audience(run, now)
+
+    def _check_audience(self, run: Run, now: float) -> None:
+        stream_id = run.claim.stream_id
+        if run.on_disconnect == "continue":
+            return
+        if self._audience.present(stream_id) or self._log.attended(stream_id):
+            run.had_reader = True
+            run.unattended_since = None
+            return
+        if run.unattended_since is None:
+            run.unattended_since = now
+        grace = 0.0 if run.on_disconnect == "cancel" and run.had_reader else self._limits.grace_seconds
+        if now - run.unattended_since >= grace:
+            logger.info("stream abandoned by its readers", extra={"stream_id": stream_id})
+            run.scope.stop(None)
+
+    def left(self, stream_id: str) -> None:
+        """A reader of this worker left: do not wait for the next look at who is there."""
+        run = self._running.get(stream_id)
+        if run is not None:
+            run.had_reader = True
+            self._check_audience(run, time.monotonic())
+
+    def _sweep(self) -> None:
+        while True:
+            gevent.sleep(SWEEP_SECONDS * (0.75 + secrets.randbelow(50) / 100))
+            _try(self.sweep)
+
+
+class Tally:
+    """What a run has said so far, for its last event."""
+
+    def __init__(self) -> None:
+        self.usage: dict[str, object] | None = None
+        self.bytes = 0
+        self._tokens = 0
+        self._started: float | None = None
+        self._first_token_ms: float | None = None
+        self._next_tick = 0.0
+        self._text = hashlib.sha256()
+        self.has_text = False
+
+    def start(self) -> None:
+        """Begin to take the time; without it there are counts, but no metrics."""
+        self._started = time.monotonic()
+
+    def add(self, batch: Sequence[Event]) -> MetricsTick | None:
+        """Count a batch; return a tick of the live metrics when one is due."""
+        counted = False
+        for event in batch:
+            if isinstance(event, Token):
+                self._text.update(event.content.encode())
+                self._tokens += 1
+                counted = self.has_text = True
+            elif isinstance(event, Reasoning):
+                self._tokens += 1
+                counted = True
+            elif isinstance(event, Usage):
+                self.usage = event.usage
+        if not counted or self._started is None:
+            return None
+        now = time.monotonic()
+        if self._first_token_ms is None:
+            self._first_token_ms = round((now - self._started) * 1000, 1)
+        if now < self._next_tick:
+            return None
+        self._next_tick = now + METRICS_SECONDS
+        metrics = self.metrics(None)
+        return MetricsTick(metrics) if metrics else None
+
+    def metrics(self, usage: dict[str, object] | None) -> Metrics | None:
+        """Return the metrics so far, with the upstream's count of tokens where there is one."""
+        if self._started is None:
+            return None
+        elapsed = time.monotonic() - self._started
+        count = usage.get("completion_tokens") if usage else None
+        tokens = count if isinstance(count, int) else self._tokens
+        writing = elapsed - (self._first_token_ms or 0) / 1000
+        return Metrics(
+            tokens,
+            round(elapsed, 3),
+            round(tokens / writing, 1) if writing > 0 else 0.0,
+            self._first_token_ms,
+            estimated=not isinstance(count, int),
+        )
+
+    def text_sha256(self) -> str:
+        return self._text.hexdigest()
+
+
+def _state(last: Done | Error) -> State:
+    if isinstance(last, Done):
+        return "cancelled" if last.finish_reason == "cancelled" else "completed"
+    return "interrupted" if last.error.type == Interrupted.type else "failed"
+
+
+def _log_end(run: Run, last: Done | Error | None) -> None:
+    if last is None:
+        outcome = "fenced"
+    else:
+        outcome = last.finish_reason if isinstance(last, Done) else f"{last.error.type}/{last.error.code}"
+    logger.info(
+        "stream ended",
+        extra={
+            "stream_id": run.claim.stream_id,
+            "request_id": run.request_id,
+            "outcome": outcome,
+            "records": run.seq,
+            "seconds": metrics.elapsed_seconds if (metrics := run.tally.metrics(None)) else None,
+        },
+    )
+
+
+def _try(chore: Callable[..., T], *arguments: Any) -> T | None:
+    """Run a chore that will be tried again; a store that fails must not end the greenlet."""
+    try:
+        return chore(*arguments)
+    except StreamingError as error:
+        logger.warning(
+            "a chore failed, to be tried again", extra={"chore": chore.__name__, "why": str(error)}
+        )
+        return None

@@ -1,0 +1,148 @@
+"""Follow a stream: first what is stored, then what arrives, until it has ended."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from gevent.event import Event as Flag
+
+from streaming.errors import CursorLost
+from streaming.eventlogs import EventLog
+from streaming.events import Cursor, Record, Token, decode, encode
+
+
+class Reader:
+    """One client's place in a stream. It holds no queue: being slow costs no memory.
+
+    Use it as a context manager. Making one raises `NotFound`, `StreamLost`,
+    `StreamExpired` or `CursorLost` when the stream cannot be continued from
+    ``after``.
+    """
+
+    def __init__(self, log: EventLog, stream_id: str, after: Cursor) -> None:
+        self.stream_id = stream_id
+        self.cursor = after
+        self.ended = False
+        """The last event was returned: nothing comes any more."""
+        self.left = False
+        self._log = log
+        self._wake = Flag()
+        self._check_cursor()
+        self._watch = log.watch(stream_id, self._wake.set)
+
+    def __enter__(self) -> Self:
+        self._watch.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.__exit__(kind, error, trace)
+
+    def next(self, timeout: float) -> Sequence[Record]:
+        """Return what is ready after the last record returned, waiting at most ``timeout`` seconds.
+
+        Empty when the time ran out, when ``leave`` was called, and after the end.
+        """
+        while not (self.ended or self.left):
+            self._wake.clear()
+            page = self._log.read(self.stream_id, self.cursor.seq)
+            self.ended = page.closed
+            if page.records:
+                self.cursor = page.records[-1].cursor
+                return page.records
+            if self.ended or not self._wake.wait(timeout):
+                break
+        return ()
+
+    def leave(self) -> None:
+        """Make ``next`` return at once, from whichever greenlet it is waiting in."""
+        self.left = True
+        self._wake.set()
+
+    def _check_cursor(self) -> None:
+        head = self._log.head(self.stream_id)
+        gen, seq = self.cursor
+        self.ended = head.ended and seq == head.last_seq
+        if seq == 0:
+            return
+        found = self._log.read(self.stream_id, seq - 1, limit=1).records
+        if not found or found[0].gen != gen:
+            last = self._log.read(self.stream_id, head.last_seq - 1, limit=1).records
+            raise CursorLost(
+                "the log does not hold that event any more: read again from the start",
+                last_id=str(last[0].cursor) if last else "0.0",
+            )
+
+
+class Merging:
+    """A reader that joins neighbouring tokens, for clients that want fewer messages.
+
+    It gives out a message when ``tokens`` deltas or ``seconds`` came together,
+    or when anything else than a token comes.
+    """
+
+    def __init__(self, reader: Reader, tokens: int, seconds: float) -> None:
+        self._reader = reader
+        self._tokens = max(tokens, 1)
+        self._seconds = seconds
+        self._held: list[Record] = []
+
+    @property
+    def ended(self) -> bool:
+        return self._reader.ended and not self._held
+
+    @property
+    def left(self) -> bool:
+        return self._reader.left
+
+    def next(self, timeout: float) -> Sequence[Record]:
+        """See `Reader.next`."""
+        if not self._held:
+            self._held = list(self._reader.next(timeout))
+            if not self._held:
+                return ()
+        while len(self._held) < self._tokens and self._mergeable():
+            more = self._reader.next(min(timeout, self._seconds))
+            if not more:
+                break
+            self._held += more
+        held, self._held = self._held, []
+        return merged(held, self._tokens)
+
+    def _mergeable(self) -> bool:
+        return not self._reader.ended and all(
+            record.is_a("token", "chunk", "metrics") for record in self._held
+        )
+
+
+def merged(records: Sequence[Record], tokens: int) -> Sequence[Record]:
+    """Join runs of up to ``tokens`` token events into one record each.
+
+    A merged record has the place of its last event; what a token had besides
+    its text is left out.
+    """
+    result: list[Record] = []
+    run: list[Record] = []
+    for record in records:
+        if record.is_a("token"):
+            run.append(record)
+            if len(run) == tokens:
+                result.append(_joined(run))
+                run = []
+        else:
+            if run:
+                result.append(_joined(run))
+                run = []
+            result.append(record)
+    if run:
+        result.append(_joined(run))
+    return result
+
+
+def _joined(run: list[Record]) -> Record:
+    if len(run) == 1:
+        return run[0]
+    text = "".join(token.content for record in run if isinstance(token := decode(record.payload), Token))
+    last = run[-1]
+    return Record(last.gen, last.seq, encode(Token(text)), len(run))

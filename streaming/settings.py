@@ -1,0 +1,143 @@
+"""Settings: read from the environment once, checked at start, then passed as values.
+
+The name of a field in capitals is the name of its variable. A value that
+cannot be used stops the start with a sentence that names the variable.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, get_args, get_origin
+from urllib.parse import urlsplit
+
+from streaming.errors import SettingsError
+
+
+def _default_eventlog_url() -> str:
+    return f"sqlite:///{os.path.join(tempfile.gettempdir(), f'sluice-{os.getuid()}', 'streams.db')}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    # The upstream
+    openai_api_key: str = field(default="", repr=False)
+    openai_base_url: str = ""
+    """An OpenAI-compatible server. Without it, and without a key, the demo model answers."""
+    model: str = ""
+    """The model of a request that names none; the first of ``MODELS`` where that is given."""
+    models: tuple[str, ...] = ()
+    """What a request may name. Empty: whatever the upstream knows."""
+    upstream_proxy: str = ""
+    upstream_retries: int = 2
+    """At most so many, and only before any of the answer was shown."""
+    retry_ambiguous: bool = False
+    """Retry also when the upstream may have begun, and billed, the work."""
+    connect_timeout_seconds: float = 5.0
+    first_token_timeout_seconds: float = 120.0
+    idle_timeout_seconds: float = 60.0
+    """Between two complete lines of the upstream."""
+    demo_tokens_per_second: float = 60.0
+
+    # Streams
+    eventlog_url: str = field(default_factory=_default_eventlog_url)
+    sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    stream_timeout_seconds: float = 900.0
+    max_stream_bytes: int = 8 * 1024 * 1024
+    max_stream_events: int = 100_000
+    max_streams: int = 5000
+    """Running at the same time in one worker."""
+    disconnect_grace_seconds: float = 30.0
+    lease_seconds: float = 10.0
+    retention_seconds: float = 3600.0
+    """How long an ended stream can be read; its id is remembered a day longer."""
+
+    # Readers
+    heartbeat_seconds: float = 10.0
+    write_timeout_seconds: float = 30.0
+    max_wait_seconds: float = 30.0
+    """Of a long poll."""
+
+    # Requests
+    max_body_bytes: int = 16 * 1024 * 1024
+    max_prompt_chars: int = 200_000
+    max_messages: int = 1000
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                zero_is_fine = f.name in {
+                    "upstream_retries",
+                    "disconnect_grace_seconds",
+                    "demo_tokens_per_second",
+                }
+                if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
+                    raise SettingsError(f"{f.name.upper()}: {value} is not a number above 0")
+        if self.openai_base_url:
+            parts = urlsplit(self.openai_base_url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise SettingsError("OPENAI_BASE_URL: write a URL such as http://127.0.0.1:11434/v1")
+            if parts.username or parts.password:
+                raise SettingsError("OPENAI_BASE_URL: put the key in OPENAI_API_KEY, not in the URL")
+        if self.models and self.model and self.model not in self.models:
+            raise SettingsError(f"MODEL: {self.model!r} is not one of MODELS")
+
+    @property
+    def is_demo(self) -> bool:
+        return not self.openai_api_key and not self.openai_base_url
+
+    @property
+    def default_model(self) -> str:
+        if self.is_demo:
+            return "demo"
+        return self.model or (self.models[0] if self.models else "gpt-5-mini")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read every field from the variable that bears its name. Raises `SettingsError`.
+
+        An empty variable counts as not set.
+        """
+        given: dict[str, Any] = {}
+        for f in fields(cls):
+            text = environ.get(f.name.upper(), "").strip()
+            if text:
+                given[f.name] = _parse(f.name.upper(), text, f.type)
+        return cls(**given)
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if text.upper() not in choices:
+            raise SettingsError(f"{name}: {text!r} is not one of {', '.join(choices)}")
+        return text.upper()
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise SettingsError(f"{name}: {text!r} is neither true nor false")
+        return _BOOLEANS[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise SettingsError(f"{name}: {text!r} is not {noun}") from None
+    if kind is not str:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
+
+
+_BOOLEANS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}

@@ -1,0 +1,38 @@
+"""Sources: what can produce the events of a stream.
+
+To add one, add a file with ``create(settings) -> Source``; its name is the
+value of ``source`` in a request.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from streaming.events import Event
+
+
+class Prompt(Struct, frozen=True):
+    """What to ask, already checked."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    """In the shape of OpenAI's chat completions, images included."""
+    params: dict[str, Any] = {}
+    """Temperature, tools and the like, by the names of that API."""
+
+
+Batches = Generator[Sequence[Event], None, None]
+
+
+class Source(Protocol):
+    """Turns a prompt into events.
+
+    ``events`` yields events that became known together as one batch, so that
+    they are written together; the last of all is `Done`. It raises a
+    `StreamingError` when that can't be reached. It runs in the greenlet that
+    iterates it, waits only inside ``scope.current().waiting()``, and lets go
+    of the upstream when it is closed.
+    """
+
+    def events(self, prompt: Prompt) -> Batches: ...

@@ -1,0 +1,270 @@
+"""Chunks of OpenAI chat completions as events, losing nothing.
+
+Text, reasoning and usage become events of their own; whatever else a chunk
+held is kept beside them as the difference from the stream's first chunk, so a
+reader of that dialect can be given chunks equal to the upstream's.
+
+Source: OpenAI API reference, "The chat completion chunk object".
+"""
+
+import json
+from typing import Any, NoReturn
+
+import msgspec
+
+from streaming.errors import UpstreamBadResponse
+from streaming.events import Chunk, Event, Extra, Reasoning, Token, ToolCall, Usage
+
+MAX_DEPTH = 64
+TEXT_FIELDS = ("reasoning_content", "reasoning", "content", "refusal")
+_LARGEST_INTEGER = 2**63
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class ChunkReader:
+    """Reads one stream's chunks, in order."""
+
+    def __init__(self) -> None:
+        self.finish_reason = ""
+        self.usage: dict[str, Any] | None = None
+        self._first: dict[str, Any] | None = None
+        self._halves: dict[str, str] = {}
+        self._calls: dict[int, _Call] = {}
+
+    def read(self, data: bytes) -> list[Event]:
+        """Return the events of one chunk. Raises `UpstreamBadResponse` for what is not one."""
+        chunk, odd = parse(data)
+        choices = _choices(chunk)
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
+        if self._first is None:
+            return self._read_first(chunk, choices, odd)
+        if len(choices) == 1 and choices[0].get("index", 0) == 0:
+            return self._read_choice(choices[0], self._difference(chunk, choices[0]), odd)
+        if not choices and isinstance(usage, dict):
+            return [Usage(usage, self._difference({**chunk, "usage": self._first.get("usage")}, None))]
+        return [Chunk(whole=_cleaned(chunk) if odd else chunk)]
+
+    def _read_first(self, chunk: dict[str, Any], choices: list[dict[str, Any]], odd: bool) -> list[Event]:
+        chunk = _cleaned(chunk) if odd else chunk
+        self._first = chunk
+        if len(choices) != 1 or choices[0].get("index", 0) != 0:
+            return [Chunk(first=chunk)]
+        rest = self._read_choice(choices[0], None, odd)
+        without_text = {**choices[0], "delta": _without_text(choices[0].get("delta"))}
+        has_text = isinstance(rest[0], Token | Reasoning) if rest else False
+        first = Chunk(first={**chunk, "choices": [without_text]}, more=has_text)
+        return [first, *(event for event in rest if not isinstance(event, Chunk))]
+
+    def end(self) -> list[Event]:
+        """Return what was held back until the end of the answer."""
+        left: list[Event] = [
+            Token("\ufffd", refusal=name == "refusal")
+            for name in ("content", "refusal")
+            if self._halves.pop(name, "")
+        ]
+        return left + self._take_calls()
+
+    def _read_choice(self, choice: dict[str, Any], extra: Extra | None, odd: bool) -> list[Event]:
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            if delta is not None:
+                raise UpstreamBadResponse("the model sent what is not a chunk", code="json")
+            delta = {}
+        texts = [
+            (name, delta[name]) for name in TEXT_FIELDS if isinstance(delta.get(name), str) and delta[name]
+        ]
+        if odd or self._halves:
+            texts = [(name, whole) for name, text in texts if (whole := self._join(name, text))]
+            extra = _cleaned_extra(extra)
+        events: list[Event] = []
+        for place, (name, text) in enumerate(texts, 1):
+            more = place < len(texts)
+            beside = None if more else extra
+            if name in ("content", "refusal"):
+                events.append(Token(text, name == "refusal", beside, more))
+            else:
+                events.append(Reasoning(text, name, beside, more))
+        if not events:
+            events.append(Chunk(extra=extra or Extra()))
+        events += self._note_calls(delta.get("tool_calls"))
+        if reason := choice.get("finish_reason"):
+            self.finish_reason = str(reason)
+            events += self._take_calls()
+        return events
+
+    def _difference(self, chunk: dict[str, Any], choice: dict[str, Any] | None) -> Extra | None:
+        """Say how a chunk differs from the first one, its text apart."""
+        assert self._first is not None
+        first_choices = self._first["choices"]
+        first_choice = first_choices[0] if first_choices else {}
+        in_chunk = {
+            name: value
+            for name, value in chunk.items()
+            if name != "choices" and (name not in self._first or self._first[name] != value)
+        }
+        absent = [f"chunk.{name}" for name in self._first if name not in chunk]
+        if choice is None:
+            return Extra(in_chunk, absent=absent) if in_chunk or absent else None
+        in_choice = {
+            name: value
+            for name, value in choice.items()
+            if name != "delta" and (name not in first_choice or first_choice[name] != value)
+        }
+        absent += [f"choice.{name}" for name in first_choice if name not in choice]
+        in_delta = _without_text(choice.get("delta"))
+        if not (in_chunk or in_choice or in_delta or absent):
+            return None
+        return Extra(in_chunk, in_choice, in_delta, absent)
+
+    def _note_calls(self, fragments: object) -> list[Event]:
+        if not isinstance(fragments, list):
+            return []
+        complete: list[Event] = []
+        for fragment in fragments:
+            if not isinstance(fragment, dict):
+                raise UpstreamBadResponse("the model sent what is not a tool call", code="json")
+            index = fragment.get("index")
+            # Some servers leave the index out; a new id then begins a new call.
+            if not isinstance(index, int):
+                index = len(self._calls) - (0 if fragment.get("id") or not self._calls else 1)
+            if index not in self._calls:
+                complete += self._take_calls()
+            self._calls.setdefault(index, _Call()).add(fragment)
+        return complete
+
+    def _take_calls(self) -> list[Event]:
+        calls = [call.event() for call in self._calls.values() if not call.taken]
+        for call in self._calls.values():
+            call.taken = True
+        return list(calls)
+
+    def _join(self, name: str, text: str) -> str:
+        """Join the halves of a character whose surrogates came in two deltas."""
+        text = self._halves.pop(name, "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._halves[name] = text[-1]
+            text = text[:-1]
+        return _whole(text)
+
+
+class _Call:
+    def __init__(self) -> None:
+        self.taken = False
+        self._id = ""
+        self._name = ""
+        self._arguments: list[str] = []
+
+    def add(self, fragment: dict[str, Any]) -> None:
+        function = fragment.get("function") or fragment.get("custom") or {}
+        self._id = self._id or str(fragment.get("id") or "")
+        self._name = self._name or str(function.get("name") or "")
+        self._arguments.append(str(function.get("arguments") or function.get("input") or ""))
+
+    def event(self) -> ToolCall:
+        text = _whole("".join(self._arguments))
+        try:
+            return ToolCall(self._id, self._name, _decode(text.encode()))
+        except (msgspec.DecodeError, RecursionError):
+            return ToolCall(self._id, self._name, None, text)
+
+
+def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = chunk.get("choices")
+    if choices is None and ("usage" in chunk or chunk.get("object") == "chat.completion.chunk"):
+        return []
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise UpstreamBadResponse("the model sent what is not a chunk", code="json")
+    return choices
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], bool]:
+    """Decode one chunk; say whether it holds anything that JSON text cannot be encoded from.
+
+    That is invalid UTF-8, which becomes U+FFFD, and halves of surrogate pairs.
+    """
+    try:
+        if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+            _check_depth(data)
+        return _decode(data), False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _parse_oddities(data), True
+    except RecursionError:
+        raise UpstreamBadResponse("the model sent JSON that is too deep", code="json") from None
+
+
+def _parse_oddities(data: bytes) -> dict[str, Any]:
+    try:
+        chunk = json.loads(
+            data.decode("utf-8", "replace"), parse_constant=_refuse_constant, parse_int=_integer
+        )
+    except (ValueError, RecursionError):
+        raise UpstreamBadResponse("the model sent what is not JSON", code="json") from None
+    if not isinstance(chunk, dict):
+        raise UpstreamBadResponse("the model sent what is not a chunk", code="json")
+    return chunk
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    value = int(digits)
+    if abs(value) >= _LARGEST_INTEGER:
+        raise ValueError("an integer of more than 64 bits")
+    return value
+
+
+def _check_depth(data: bytes) -> None:
+    depth = 0
+    inside = escaped = False
+    for byte in data:
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"{[":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise UpstreamBadResponse("the model sent JSON that is too deep", code="json")
+        elif byte in b"}]":
+            depth -= 1
+
+
+def _without_text(delta: object) -> dict[str, Any]:
+    if not isinstance(delta, dict):
+        return {}
+    return {
+        name: value
+        for name, value in delta.items()
+        if not (name in TEXT_FIELDS and isinstance(value, str) and value)
+    }
+
+
+def _whole(text: str) -> str:
+    """Join surrogate pairs and replace halves that stand alone by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _cleaned_extra(extra: Extra | None) -> Extra | None:
+    if extra is None:
+        return None
+    return Extra(_cleaned(extra.chunk), _cleaned(extra.choice), _cleaned(extra.delta), extra.absent)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return _whole(value)
+    if isinstance(value, dict):
+        return {_whole(name): _cleaned(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inner) for inner in value]
+    return value

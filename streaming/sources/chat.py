@@ -1,0 +1,232 @@
+"""OpenAI chat completions, from any server that speaks them.
+
+The SDK makes the request; the bytes of the answer are read here, in blocks,
+because its own reader ends silently when an answer is cut off.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import httpx2
+import msgspec
+import openai
+
+from streaming import scope, sse
+from streaming.errors import UpstreamBadResponse, UpstreamFailure, UpstreamTimeout, UpstreamTruncated
+from streaming.events import Chunk, Done, Event, Status
+from streaming.settings import Settings
+from streaming.sources import Batches, Prompt, Source, _upstream
+from streaming.sources._chunks import ChunkReader, parse
+
+MAX_EVENT_BYTES = 1024 * 1024
+MAX_WHOLE_ANSWER_BYTES = 8 * 1024 * 1024
+# What comes after [DONE] only matters for keeping the connection.
+AFTER_DONE_SECONDS = 0.5
+STALLED_SECONDS = 10.0
+RETRIES_WITHIN_SECONDS = 20.0
+OWN_PARAMETERS = frozenset({"stream", "stream_options", "messages", "model"})
+
+
+class ChatSource:
+    """See `Source`."""
+
+    def __init__(self, client: openai.OpenAI, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+
+    def events(self, prompt: Prompt) -> Batches:
+        started = time.monotonic()
+        retries_left = self._settings.upstream_retries
+        pause = 0.1
+        while True:
+            attempt = _Attempt(self._settings, started)
+            try:
+                yield from attempt.events(self._client, prompt)
+                return
+            except scope.Stopped as stop:
+                if not isinstance(stop.error, UpstreamFailure) or scope.current().stopped:
+                    raise
+                failure = stop.error
+            except UpstreamFailure as error:
+                failure = error
+            late = time.monotonic() - started > RETRIES_WITHIN_SECONDS
+            if attempt.said_something or not failure.may_retry or not retries_left or late:
+                raise failure
+            retries_left -= 1
+            yield [attempt.status("retrying")]
+            scope.current().sleep(max(failure.retry_after_seconds or 0.0, pause * random.uniform(0.5, 1.5)))
+            pause *= 3
+
+
+class _Attempt:
+    """One request to the upstream."""
+
+    def __init__(self, settings: Settings, started: float) -> None:
+        self.said_something = False
+        """Some of the answer may have been shown, so that the request can't be made again."""
+        self._answering = False
+        self._settings = settings
+        self._started = started
+        self._done = False
+        self._chunks = ChunkReader()
+
+    def status(self, status: Any) -> Status:
+        return Status(status, int((time.monotonic() - self._started) * 1000))
+
+    def events(self, client: openai.OpenAI, prompt: Prompt) -> Batches:
+        run = scope.current()
+        first_token_seconds = self._settings.first_token_timeout_seconds
+        run.expect(
+            first_token_seconds,
+            UpstreamTimeout(
+                f"the model did not begin to answer in {first_token_seconds:g} seconds",
+                code="first_token",
+                may_retry=self._settings.retry_ambiguous,
+            ),
+        )
+        with self._open(client, prompt) as response:
+            yield [self.status("thinking")]
+            if _media_type(response) == "application/json":
+                yield self._whole_answer(response)
+                return
+            yield from self._stream(response, run)
+
+    @contextmanager
+    def _open(self, client: openai.OpenAI, prompt: Prompt) -> Iterator[httpx2.Response]:
+        try:
+            request = client.chat.completions.with_streaming_response.create(
+                model=prompt.model,
+                messages=cast(Any, prompt.messages),
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_body={name: v for name, v in prompt.params.items() if name not in OWN_PARAMETERS},
+            )
+            with request as answer:
+                _check_head(answer.http_response)
+                yield answer.http_response
+        except (openai.OpenAIError, httpx2.HTTPError) as error:
+            failure = _upstream.failure_of(error)
+            if self._settings.retry_ambiguous and failure.status in (502, 504):
+                failure.may_retry = True
+            raise failure from None
+
+    def _stream(self, response: httpx2.Response, run: scope.Scope) -> Batches:
+        decoder = sse.Decoder(MAX_EVENT_BYTES)
+        idle_seconds = self._settings.idle_timeout_seconds
+        idle = UpstreamTimeout(
+            f"the model was silent for {idle_seconds:g} seconds", code="idle", may_retry=True
+        )
+        lines = 0
+        for block in self._blocks(response):
+            if self._done:
+                continue  # read to its end, so that the connection is kept
+            try:
+                found = decoder.feed(block)
+            except sse.TooLong:
+                raise UpstreamBadResponse("the model sent too long a line", code="too_large") from None
+            events = self._read(found)
+            if decoder.lines > lines and self._answering:
+                run.expect(idle_seconds, idle)
+            lines = decoder.lines
+            if events:
+                yield events
+            if self._done:
+                run.expect(AFTER_DONE_SECONDS, UpstreamTimeout("nothing came after the end"))
+        if not self._done:
+            yield self._end_without_done()
+
+    def _blocks(self, response: httpx2.Response) -> Iterator[bytes]:
+        try:
+            yield from response.iter_raw()
+        except httpx2.TransportError:
+            if not self._done and not self._chunks.finish_reason:
+                raise self._truncated() from None
+            # The answer was complete; only the connection was not ended in order.
+
+    def _read(self, found: list[bytes]) -> list[Event]:
+        events: list[Event] = []
+        for data in found:
+            if data == b"[DONE]":
+                events += self._finish()
+                break
+            if data.strip():
+                events += self._read_chunk(data)
+        return events
+
+    def _read_chunk(self, data: bytes) -> list[Event]:
+        if b'"error"' in data:
+            self._raise_error_object(data)
+        if self._chunks.finish_reason and b'"usage"' not in data:
+            return []  # after the end of the answer only the usage counts
+        events = self._chunks.read(data)
+        self.said_something = True
+        self._answering = self._answering or not all(_is_preface(event) for event in events)
+        return events
+
+    def _raise_error_object(self, data: bytes) -> None:
+        chunk, _ = parse(data)
+        if chunk.get("error"):
+            raise _upstream.failure_of_error_object(chunk["error"])
+
+    def _finish(self) -> list[Event]:
+        self._done = True
+        reason = self._chunks.finish_reason or "unknown"
+        return [*self._chunks.end(), Done(reason, self._chunks.usage)]
+
+    def _end_without_done(self) -> list[Event]:
+        if not self._chunks.finish_reason:
+            raise self._truncated()
+        return self._finish()
+
+    def _truncated(self) -> UpstreamTruncated:
+        return UpstreamTruncated("the model's answer was cut off", may_retry=True)
+
+    def _whole_answer(self, response: httpx2.Response) -> list[Event]:
+        """Take an answer that came as one JSON object although a stream was asked for."""
+        body = b""
+        for block in self._blocks(response):
+            body += block
+            if len(body) > MAX_WHOLE_ANSWER_BYTES:
+                raise UpstreamBadResponse("the model sent too long an answer", code="too_large")
+        answer, _ = parse(body)
+        if answer.get("error"):
+            raise _upstream.failure_of_error_object(answer["error"])
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise UpstreamBadResponse("the model sent what is not an answer", code="json")
+        # The same as one chunk that holds everything.
+        as_chunks = [
+            {**choice, "delta": choice.get("message")} for choice in choices if isinstance(choice, dict)
+        ]
+        for choice in as_chunks:
+            choice.pop("message", None)
+        chunk = {**answer, "object": "chat.completion.chunk", "choices": as_chunks}
+        events = self._chunks.read(msgspec.json.encode(chunk))
+        self.said_something = True
+        return [*events, *self._finish()]
+
+
+def _is_preface(event: Event) -> bool:
+    """Say whether the event is only a role: some servers send it long before they begin to answer."""
+    return isinstance(event, Chunk) and not (event.extra and "tool_calls" in event.extra.delta)
+
+
+def _media_type(response: httpx2.Response) -> str:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _check_head(response: httpx2.Response) -> None:
+    """Refuse an answer that cannot hold a stream. Raises `UpstreamBadResponse`."""
+    if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UpstreamBadResponse("the model's server compresses its stream", code="encoding")
+    if _media_type(response) not in ("text/event-stream", "application/json"):
+        raise UpstreamBadResponse(
+            "the model's server answers with something else than a stream", code="content_type"
+        )
+
+
+def create(settings: Settings) -> Source:
+    return ChatSource(_upstream.create_client(settings), settings)

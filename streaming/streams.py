@@ -1,0 +1,279 @@
+"""The service's verbs: start a stream, follow it, look at it, cancel it, erase it."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import gevent
+import msgspec
+
+from streaming.audience import Audience
+from streaming.errors import ErrorInfo, StreamingError
+from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
+from streaming.events import (
+    START,
+    Cursor,
+    Done,
+    Error,
+    Metrics,
+    MetricsTick,
+    Start,
+    Status,
+    Token,
+    Usage,
+    decode,
+    encode,
+)
+from streaming.producer import Limits, OnDisconnect, Producers
+from streaming.reader import Reader
+from streaming.settings import Settings
+from streaming.sources import Prompt, Source
+
+logger = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 3.0
+"""How long an owner may take to cancel a run, before the canceller ends it itself."""
+ATTENDING_SECONDS = 86_400.0
+TOMBSTONE_SECONDS = 86_400.0
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What somebody asked for, already checked."""
+
+    source: str
+    prompt: Prompt
+    asked: dict[str, Any]
+    """What to show of the request later."""
+    on_disconnect: OnDisconnect = "grace"
+    timeout_seconds: float | None = None
+    key: str | None = None
+    fingerprint: str = ""
+    request_id: str | None = None
+
+
+class Started(msgspec.Struct, frozen=True):
+    stream_id: str
+    replayed: bool
+    """The stream was there: the same was asked under the same key before."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stream at one moment. ``text`` is what came after the cursor that was given."""
+
+    stream_id: str
+    state: State
+    text: str
+    cursor: str
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    metrics: Metrics | None = None
+    error: ErrorInfo | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What a cancel did. ``upstream`` is ``closed``, ``none`` (the run had ended) or ``unknown``."""
+
+    stream_id: str
+    state: State | Literal["cancelling"]
+    cursor: str
+    upstream: Literal["closed", "unknown", "none"]
+
+
+class Streams:
+    def __init__(self, log: EventLog, load_source: Callable[[str], Source], settings: Settings) -> None:
+        self._log = log
+        self._load_source = load_source
+        self._settings = settings
+        self._audience = Audience()
+        self._producers = Producers(
+            log,
+            self._audience,
+            Limits(
+                settings.max_streams,
+                settings.max_stream_bytes,
+                settings.max_stream_events,
+                settings.stream_timeout_seconds,
+                settings.disconnect_grace_seconds,
+                settings.lease_seconds,
+            ),
+        )
+        self._expiring = gevent.spawn(self._expire_old)
+
+    @property
+    def running(self) -> int:
+        """How many streams this worker produces now."""
+        return len(self._producers)
+
+    def check_ready(self) -> None:
+        """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
+        self._producers.check_room()
+        self._log.orphans()
+
+    def start(self, order: Order) -> Started:
+        """Create the stream and begin to produce it. Returns once its first event is committed.
+
+        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch` and `Overloaded`.
+        """
+        source = self._load_source(order.source)
+        self._producers.check_room()
+        stream_id = new_stream_id(self._log.store_id)
+        first = [
+            encode(Start(stream_id, order.source, order.prompt.model, int(time.time()))),
+            encode(Status("connecting", 0)),
+        ]
+        new = NewStream(
+            stream_id,
+            self._producers.worker_id,
+            msgspec.json.encode(order.asked),
+            order.key,
+            order.fingerprint,
+        )
+        found = self._log.create(new, first)
+        if found == stream_id:
+            self._producers.start(
+                Claim(stream_id, gen=1),
+                len(first),
+                source,
+                order.prompt,
+                order.on_disconnect,
+                order.timeout_seconds,
+                order.request_id,
+            )
+            logger.info(
+                "stream started",
+                extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
+            )
+        return Started(found, replayed=found != stream_id)
+
+    def asked(self, stream_id: str) -> dict[str, Any]:
+        """Return what was asked for, as the order said it. Raises as `EventLog.head`."""
+        asked: dict[str, Any] = msgspec.json.decode(self._log.head(stream_id).request)
+        return asked
+
+    def reader(self, stream_id: str, after: Cursor = START) -> Reader:
+        """Return a place in the stream after ``after``. Raises as `Reader`."""
+        return Reader(self._log, stream_id, after)
+
+    @contextmanager
+    def attending(self, reader: Reader) -> Iterator[Reader]:
+        """Count ``reader`` as present while it follows."""
+        stream_id = reader.stream_id
+        self._audience.join(stream_id)
+        if elsewhere := self._is_elsewhere(reader):
+            self._log.attend(stream_id, self._producers.worker_id, ATTENDING_SECONDS)
+        try:
+            with reader:
+                yield reader
+        finally:
+            self._audience.leave(stream_id)
+            if not self._audience.present(stream_id):
+                if elsewhere:
+                    self._log.attend(stream_id, self._producers.worker_id, 0)
+                else:
+                    self._producers.left(stream_id)
+
+    def snapshot(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Snapshot:
+        """Return what the stream holds after ``after``.
+
+        With ``wait_seconds`` and nothing new, wait so long for something. Raises as `Reader`.
+        """
+        with self.reader(stream_id, after) as reader:
+            self._note_poll(reader, wait_seconds)
+            text: list[str] = []
+            seen: dict[str, Any] = {}
+            records = reader.next(wait_seconds)
+            while records:
+                for record in records:
+                    match decode(record.payload):
+                        case Token(content):
+                            text.append(content)
+                        case Usage(usage):
+                            seen["usage"] = usage
+                        case MetricsTick(metrics):
+                            seen["metrics"] = metrics
+                        case Done() | Error() as last:
+                            seen |= _told(last)
+                records = reader.next(0)
+            state = self._log.head(stream_id).state if reader.ended else "running"
+            return Snapshot(stream_id, state, "".join(text), str(reader.cursor), **seen)
+
+    def cancel(self, stream_id: str) -> Receipt:
+        """End a run, wherever it is produced; wait until it has ended.
+
+        Idempotent. The receipt says which state won.
+        """
+        head = self._log.head(stream_id)
+        if head.ended:
+            return self._receipt(stream_id, "none")
+        if self._producers.is_running(stream_id):
+            closed = self._producers.cancel(stream_id, CANCEL_SECONDS)
+        else:
+            self._log.request_cancel(stream_id)
+            closed = self._wait_for_end(stream_id, CANCEL_SECONDS)
+        if not closed:
+            self._producers.take_over(stream_id, None, force=True)
+        return self._receipt(stream_id, "closed" if closed else "unknown")
+
+    def erase(self, stream_id: str) -> None:
+        """Cancel the run if it goes on, then forget its text; the id answers `StreamExpired`."""
+        self.cancel(stream_id)
+        self._log.erase(stream_id)
+
+    def shutdown(self, grace_seconds: float) -> None:
+        """Let runs end for ``grace_seconds``, end the others as interrupted, close the log."""
+        self._expiring.kill()
+        self._producers.shutdown(grace_seconds)
+        self._log.close()
+
+    def _is_elsewhere(self, reader: Reader) -> bool:
+        return not reader.ended and not self._producers.is_running(reader.stream_id)
+
+    def _note_poll(self, reader: Reader, wait_seconds: float) -> None:
+        seconds = wait_seconds + self._settings.disconnect_grace_seconds
+        if seconds <= 0:
+            return
+        if self._is_elsewhere(reader):
+            self._log.attend(reader.stream_id, self._producers.worker_id, seconds)
+        else:
+            self._audience.poll(reader.stream_id, seconds)
+
+    def _wait_for_end(self, stream_id: str, seconds: float) -> bool:
+        head = self._log.head(stream_id)
+        deadline = time.monotonic() + seconds
+        with Reader(self._log, stream_id, START) as reader:
+            reader.cursor = Cursor(head.gen, head.last_seq)
+            while not reader.ended and (left := deadline - time.monotonic()) > 0:
+                reader.next(left)
+        return reader.ended
+
+    def _receipt(self, stream_id: str, upstream: Literal["closed", "unknown", "none"]) -> Receipt:
+        head = self._log.head(stream_id)
+        return Receipt(
+            stream_id,
+            head.state if head.ended else "cancelling",
+            str(Cursor(head.gen, head.last_seq)),
+            upstream,
+        )
+
+    def _expire_old(self) -> None:
+        kept = self._settings.retention_seconds
+        while True:
+            gevent.sleep(min(60.0, kept / 4))
+            try:
+                while self._log.expire(time.time() - kept, time.time() - kept - TOMBSTONE_SECONDS):
+                    gevent.sleep(0.01)
+            except StreamingError:
+                logger.warning("old streams were not erased, to be tried again", exc_info=True)
+
+
+def _told(last: Done | Error) -> dict[str, Any]:
+    told: dict[str, Any] = {"metrics": last.metrics}
+    if last.usage is not None:
+        told["usage"] = last.usage
+    if isinstance(last, Done):
+        told["finish_reason"] = last.finish_reason
+    else:
+        told["error"] = last.error
+    return told

@@ -1,0 +1,1 @@
+"""HTTP, one module for each shape of URL: ``create(streams, settings) -> Blueprint``."""
