@@ -194,7 +194,7 @@ class Record(NamedTuple):
     seq: int
     """1, 2, 3 … inside the stream; of the last event when merged."""
     payload: bytes
-    count: int = 1
+    events: int = 1
     """How many events of the log this stands for."""
 
     @property

@@ -16,7 +16,7 @@ class JSONEvents:
         self._passed_over = 0
 
     def encode(self, record: Record) -> tuple[Message, ...]:
-        count = record.count + self._passed_over
+        count = record.events + self._passed_over
         if record.is_a(*self._hidden):
             self._passed_over = count
             return ()

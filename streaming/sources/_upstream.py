@@ -26,21 +26,9 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 LONGEST_RETRY_AFTER_SECONDS = 10.0
 # The upstream's codes that a caller can act on. Everything else it says may quote a key.
 REJECTION_CODES = frozenset(
-    [
-        "context_length_exceeded",
-        "model_not_found",
-        "invalid_prompt",
-        "content_filter",
-        "content_policy_violation",
-        "invalid_image",
-        "image_parse_error",
-        "invalid_image_url",
-        "unsupported_parameter",
-        "unsupported_value",
-        "string_above_max_length",
-        "invalid_function_parameters",
-        "max_tokens_exceeded",
-    ]
+    "context_length_exceeded model_not_found invalid_prompt content_filter content_policy_violation"
+    " invalid_image image_parse_error invalid_image_url unsupported_parameter unsupported_value"
+    " string_above_max_length invalid_function_parameters max_tokens_exceeded".split()
 )
 
 
