@@ -178,7 +178,7 @@ class UpstreamUnreachable(UpstreamFailure):
 
 
 class UpstreamTimeout(UpstreamFailure):
-    """``connect``, ``first_token`` or ``idle``."""
+    """``first_token`` or ``idle``."""
 
     type = "upstream_timeout"
     status = 504

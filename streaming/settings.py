@@ -5,18 +5,12 @@ cannot be used stops the start with a sentence that names the variable.
 """
 
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from streaming.errors import SettingsError
-
-
-def _default_eventlog_url() -> str:
-    return f"sqlite:///{os.path.join(tempfile.gettempdir(), f'sluice-{os.getuid()}', 'streams.db')}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Settings:
     demo_tokens_per_second: float = 60.0
 
     # Streams
-    eventlog_url: str = field(default_factory=_default_eventlog_url)
+    eventlog_url: str = "sqlite:///streams.db"
     sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     stream_timeout_seconds: float = 900.0
     max_stream_bytes: int = 8 * 1024 * 1024
@@ -64,6 +58,10 @@ class Settings:
     max_prompt_chars: int = 200_000
     max_messages: int = 1000
 
+    # The server
+    port: int = 8000
+    web_concurrency: int = 1
+    """Worker processes."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     def __post_init__(self) -> None:
@@ -89,6 +87,14 @@ class Settings:
     @property
     def is_demo(self) -> bool:
         return not self.openai_api_key and not self.openai_base_url
+
+    @property
+    def eventlog_url_shown(self) -> str:
+        """The URL without the password that may be in it."""
+        parts = urlsplit(self.eventlog_url)
+        if parts.password is None:
+            return self.eventlog_url
+        return parts._replace(netloc=f"{parts.hostname}:{parts.port}").geturl()
 
     @property
     def default_model(self) -> str:

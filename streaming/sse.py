@@ -33,20 +33,19 @@ def frame(data: bytes, id: str = "", retry_milliseconds: int = 0) -> bytes:
     return b"%sdata: %s\n\n" % (head, data)
 
 
-class TooLong(Exception):
-    """A line or event is longer than the limit; nothing more can be read."""
-
-
 class Decoder:
     """Turn blocks of bytes into the data of each complete event.
 
     Lines end at LF, CR or CRLF and nowhere else; other fields, comments and a
     byte order mark are passed over, as the standard says. ``lines`` counts the
     complete lines seen, so that a caller can tell life from a drip of bytes.
+    ``too_long`` becomes true at a line or event of more than ``max_bytes``,
+    after which nothing more is read.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.lines = 0
+        self.too_long = False
         self._max_bytes = max_bytes
         self._tail = b""
         self._data: list[bytes] = []
@@ -55,7 +54,9 @@ class Decoder:
         self._skip_lf = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """Return the events that ``block`` completes. Raises `TooLong`."""
+        """Return the events that ``block`` completes."""
+        if self.too_long:
+            return []
         if self._skip_lf and block:
             self._skip_lf = False
             if block.startswith(b"\n"):
@@ -65,8 +66,7 @@ class Decoder:
             self._skip_lf = text.endswith(b"\r")
             text = _LINE_BREAK.sub(b"\n", text)
         *lines, self._tail = text.split(b"\n")
-        if len(self._tail) > self._max_bytes:
-            raise TooLong
+        self.too_long = len(self._tail) > self._max_bytes
         if self._first and (lines or len(self._tail) >= 3):
             self._first = False
             if lines:
@@ -79,6 +79,9 @@ class Decoder:
     def _events(self, lines: list[bytes]) -> list[bytes]:
         found = []
         for line in lines:
+            if len(line) > self._max_bytes or self._data_bytes > self._max_bytes:
+                self.too_long = True
+                break
             if line.startswith(b"data:"):
                 self._take(line[6:] if line.startswith(b" ", 5) else line[5:])
             elif not line:
@@ -92,6 +95,4 @@ class Decoder:
 
     def _take(self, value: bytes) -> None:
         self._data_bytes += len(value) + 1
-        if self._data_bytes > self._max_bytes:
-            raise TooLong
         self._data.append(value)

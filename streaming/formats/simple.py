@@ -17,7 +17,7 @@ class SimpleFormat:
             case Token(content):
                 said = {"content": content, "done": False}
             case Done(reason):
-                said = {"content": "", "done": True, "finish_reason": reason}
+                said = {"done": True, "finish_reason": reason}
             case Error(error):
                 said = {"error": error, "done": True}
             case _:

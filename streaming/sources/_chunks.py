@@ -42,6 +42,8 @@ class ChunkReader:
         if self._first is None:
             return self._read_first(chunk, choices, odd)
         if len(choices) == 1 and choices[0].get("index", 0) == 0:
+            if self.finish_reason:  # after the end of the answer only the usage counts
+                return [Usage(usage)] if isinstance(usage, dict) else []
             return self._read_choice(choices[0], self._difference(chunk, choices[0]), odd)
         if not choices and isinstance(usage, dict):
             return [Usage(usage, self._difference({**chunk, "usage": self._first.get("usage")}, None))]

@@ -108,7 +108,7 @@ def failure_of(error: Exception) -> UpstreamFailure:
         case openai.APIStatusError():
             return _failure_of_status(cause)
         case httpx2.ConnectTimeout():
-            return UpstreamTimeout("connecting to the model took too long", code="connect", may_retry=True)
+            return UpstreamUnreachable("connecting to the model took too long", may_retry=True)
         case httpx2.ConnectError():
             return UpstreamUnreachable("the model cannot be reached", may_retry=True)
         case httpx2.TimeoutException():

@@ -4,11 +4,12 @@ The SDK makes the request; the bytes of the answer are read here, in blocks,
 because its own reader ends silently when an answer is cut off.
 """
 
+import math
 import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import httpx2
 import msgspec
@@ -66,33 +67,36 @@ class _Attempt:
 
     def __init__(self, settings: Settings, started: float) -> None:
         self.said_something = False
-        """Some of the answer may have been shown, so that the request can't be made again."""
-        self._answering = False
+        """Some of the answer was shown, so that the request can't be made again."""
         self._settings = settings
         self._started = started
+        self._first_token_by = math.inf
+        self._no_first_token = UpstreamTimeout(
+            f"the model did not begin to answer in {settings.first_token_timeout_seconds:g} seconds",
+            code="first_token",
+            may_retry=settings.retry_ambiguous,
+        )
+        self._silent = UpstreamTimeout(
+            f"the model was silent for {settings.idle_timeout_seconds:g} seconds", code="idle", may_retry=True
+        )
+        self._preface: list[Event] = []
         self._done = False
         self._chunks = ChunkReader()
 
-    def status(self, status: Any) -> Status:
+    def status(self, status: Literal["thinking", "retrying"]) -> Status:
         return Status(status, int((time.monotonic() - self._started) * 1000))
 
     def events(self, client: openai.OpenAI, prompt: Prompt) -> Batches:
         run = scope.current()
-        first_token_seconds = self._settings.first_token_timeout_seconds
-        run.expect(
-            first_token_seconds,
-            UpstreamTimeout(
-                f"the model did not begin to answer in {first_token_seconds:g} seconds",
-                code="first_token",
-                may_retry=self._settings.retry_ambiguous,
-            ),
-        )
+        seconds = self._settings.first_token_timeout_seconds
+        self._first_token_by = time.monotonic() + seconds
+        run.expect(seconds, self._no_first_token)
         with self._open(client, prompt) as response:
             yield [self.status("thinking")]
             if _media_type(response) == "application/json":
                 yield self._whole_answer(response)
-                return
-            yield from self._stream(response, run)
+            else:
+                yield from self._stream(response, run)
 
     @contextmanager
     def _open(self, client: openai.OpenAI, prompt: Prompt) -> Iterator[httpx2.Response]:
@@ -115,28 +119,41 @@ class _Attempt:
 
     def _stream(self, response: httpx2.Response, run: scope.Scope) -> Batches:
         decoder = sse.Decoder(MAX_EVENT_BYTES)
-        idle_seconds = self._settings.idle_timeout_seconds
-        idle = UpstreamTimeout(
-            f"the model was silent for {idle_seconds:g} seconds", code="idle", may_retry=True
-        )
         lines = 0
+        self._expect_more(run)
         for block in self._blocks(response):
             if self._done:
                 continue  # read to its end, so that the connection is kept
+            found = decoder.feed(block)
+            events: list[Event] = []
             try:
-                found = decoder.feed(block)
-            except sse.TooLong:
-                raise UpstreamBadResponse("the model sent too long a line", code="too_large") from None
-            events = self._read(found)
-            if decoder.lines > lines and self._answering:
-                run.expect(idle_seconds, idle)
-            lines = decoder.lines
+                self._read(found, events)
+                if decoder.too_long:
+                    raise UpstreamBadResponse("the model sent too long a line", code="too_large")
+            except UpstreamFailure:
+                if events:
+                    yield events  # what came before the fault is shown
+                raise
             if events:
                 yield events
             if self._done:
                 run.expect(AFTER_DONE_SECONDS, UpstreamTimeout("nothing came after the end"))
+            elif decoder.lines > lines:
+                lines = decoder.lines
+                self._expect_more(run)
         if not self._done:
-            yield self._end_without_done()
+            events = []
+            self._end_without_done(events)
+            yield events
+
+    def _expect_more(self, run: scope.Scope) -> None:
+        """Give the upstream its time for the next complete line, whatever is in it."""
+        idle_seconds = self._settings.idle_timeout_seconds
+        left = self._first_token_by - time.monotonic()
+        if not self.said_something and left < idle_seconds:
+            run.expect(left, self._no_first_token)
+        else:
+            run.expect(idle_seconds, self._silent)
 
     def _blocks(self, response: httpx2.Response) -> Iterator[bytes]:
         try:
@@ -146,40 +163,44 @@ class _Attempt:
                 raise self._truncated() from None
             # The answer was complete; only the connection was not ended in order.
 
-    def _read(self, found: list[bytes]) -> list[Event]:
-        events: list[Event] = []
+    def _read(self, found: list[bytes], events: list[Event]) -> None:
+        """Add the events of ``found`` to ``events``, which holds those before a fault when one is raised."""
         for data in found:
             if data == b"[DONE]":
-                events += self._finish()
-                break
+                self._finish(events)
+                return
             if data.strip():
-                events += self._read_chunk(data)
-        return events
+                self._read_chunk(data, events)
 
-    def _read_chunk(self, data: bytes) -> list[Event]:
+    def _read_chunk(self, data: bytes, events: list[Event]) -> None:
         if b'"error"' in data:
-            self._raise_error_object(data)
-        if self._chunks.finish_reason and b'"usage"' not in data:
-            return []  # after the end of the answer only the usage counts
-        events = self._chunks.read(data)
+            chunk, _ = parse(data)
+            if chunk.get("error"):
+                raise _upstream.failure_of_error_object(chunk["error"])
+        read = self._chunks.read(data)
+        if self.said_something:
+            events += read
+            return
+        # Held back until the answer begins: a request that fails before can be made again.
+        self._preface += read
+        if not all(map(_is_preface, read)):
+            self._show_preface(events)
+
+    def _show_preface(self, events: list[Event]) -> None:
         self.said_something = True
-        self._answering = self._answering or not all(_is_preface(event) for event in events)
-        return events
+        events += self._preface
+        self._preface = []
 
-    def _raise_error_object(self, data: bytes) -> None:
-        chunk, _ = parse(data)
-        if chunk.get("error"):
-            raise _upstream.failure_of_error_object(chunk["error"])
-
-    def _finish(self) -> list[Event]:
+    def _finish(self, events: list[Event]) -> None:
         self._done = True
-        reason = self._chunks.finish_reason or "unknown"
-        return [*self._chunks.end(), Done(reason, self._chunks.usage)]
+        self._show_preface(events)
+        events += self._chunks.end()
+        events.append(Done(self._chunks.finish_reason or "unknown", self._chunks.usage))
 
-    def _end_without_done(self) -> list[Event]:
+    def _end_without_done(self, events: list[Event]) -> None:
         if not self._chunks.finish_reason:
             raise self._truncated()
-        return self._finish()
+        self._finish(events)
 
     def _truncated(self) -> UpstreamTruncated:
         return UpstreamTruncated("the model's answer was cut off", may_retry=True)
@@ -205,13 +226,13 @@ class _Attempt:
             choice.pop("message", None)
         chunk = {**answer, "object": "chat.completion.chunk", "choices": as_chunks}
         events = self._chunks.read(msgspec.json.encode(chunk))
-        self.said_something = True
-        return [*events, *self._finish()]
+        self._finish(events)
+        return events
 
 
 def _is_preface(event: Event) -> bool:
-    """Say whether the event is only a role: some servers send it long before they begin to answer."""
-    return isinstance(event, Chunk) and not (event.extra and "tool_calls" in event.extra.delta)
+    """Say whether the event is only a role, or a filter's verdict: many servers send it at once."""
+    return isinstance(event, Chunk) and not (event.extra and (event.extra.delta or event.extra.choice))
 
 
 def _media_type(response: httpx2.Response) -> str:

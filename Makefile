@@ -1,0 +1,51 @@
+# make run: install and serve on $PORT (8000). make test: install what tests need, and test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test test-fast lint lock clean
+
+run: .venv/installed
+	@exec $(BIN)/gunicorn wsgi:app
+
+test: .venv/installed-dev browser
+	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
+	$(BIN)/python -m pytest tests/live tests/browser
+
+# The layers that take seconds.
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+# Pin what requirements*.in name, with hashes.
+lock: .venv/installed-dev
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --output-file requirements.txt requirements.in
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --constraint requirements.txt --output-file requirements-dev.txt requirements-dev.in
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The tests in a browser use the system's Chromium, or fetch Playwright's where there is none.
+.PHONY: browser
+browser: .venv/installed-dev
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")'
+	@echo "Making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt | .venv/bin/python
+	@echo "Installing $$(grep -c == requirements.txt) pinned packages"
+	@$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@echo "Installing $$(grep -c == requirements-dev.txt) pinned packages for tests"
+	@$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
+	@touch $@
