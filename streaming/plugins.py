@@ -4,6 +4,7 @@ A leading underscore marks a helper. Only the modules that are asked for are
 imported, so an unused store or SDK need not be installed.
 """
 
+import functools
 import pkgutil
 from importlib import import_module
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 from streaming.errors import InvalidRequest
 
 
+@functools.cache
 def names(family: str) -> list[str]:
     """Return the plug-in names of a family, such as ``formats``."""
     package = import_module(f"streaming.{family}")

@@ -35,7 +35,7 @@ class Scope:
 
     def __init__(self, ends_at: float = math.inf, ends_with: StreamingError | None = None) -> None:
         self.stopped: Stopped | None = None
-        self._waiting: set[greenlet] = set()
+        self.waiters: set[greenlet] = set()
         self._ends_at = ends_at
         self._ends_with = ends_with
         self._expected_by = math.inf
@@ -64,17 +64,12 @@ class Scope:
             self.stopped = Stopped(error)
             self._throw(self.stopped)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Mark the calling greenlet as waiting. Raises `Stopped` at once if the run was stopped."""
-        if self.stopped is not None:
-            raise self.stopped
-        current = getcurrent()
-        self._waiting.add(current)
-        try:
-            yield
-        finally:
-            self._waiting.discard(current)
+    def waiting(self) -> "_Wait":
+        """Return a context manager that marks the calling greenlet as waiting.
+
+        Entering it raises `Stopped` at once if the run was stopped.
+        """
+        return _Wait(self)
 
     def sleep(self, seconds: float) -> None:
         with self.waiting():
@@ -82,13 +77,31 @@ class Scope:
 
     def _throw(self, stop: Stopped) -> None:
         loop = gevent.get_hub().loop
-        for waiter in self._waiting:
+        for waiter in self.waiters:
             loop.run_callback(self._throw_into, waiter, stop)
 
     def _throw_into(self, waiter: greenlet, stop: Stopped) -> None:
         # Its wait may have ended between the decision and this turn of the loop.
-        if waiter in self._waiting and waiter is not getcurrent():
+        if waiter in self.waiters and waiter is not getcurrent():
             waiter.throw(stop)
+
+
+class _Wait:
+    """A class, because a wait happens for every block that an upstream sends."""
+
+    __slots__ = ("_scope", "_waiter")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._waiter = getcurrent()
+
+    def __enter__(self) -> None:
+        if self._scope.stopped is not None:
+            raise self._scope.stopped
+        self._scope.waiters.add(self._waiter)
+
+    def __exit__(self, *_: object) -> None:
+        self._scope.waiters.discard(self._waiter)
 
 
 _current: contextvars.ContextVar[Scope] = contextvars.ContextVar("scope")

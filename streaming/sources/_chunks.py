@@ -28,7 +28,7 @@ class ChunkReader:
     def __init__(self) -> None:
         self.finish_reason = ""
         self.usage: dict[str, Any] | None = None
-        self._first: dict[str, Any] | None = None
+        self._first: _First | None = None
         self._halves: dict[str, str] = {}
         self._calls: dict[int, _Call] = {}
 
@@ -44,20 +44,23 @@ class ChunkReader:
         if len(choices) == 1 and choices[0].get("index", 0) == 0:
             if self.finish_reason:  # after the end of the answer only the usage counts
                 return [Usage(usage)] if isinstance(usage, dict) else []
-            return self._read_choice(choices[0], self._difference(chunk, choices[0]), odd)
+            texts, delta = _texts(choices[0])
+            return self._read_choice(
+                choices[0], texts, delta, self._first.difference(chunk, choices[0], delta), odd
+            )
         if not choices and isinstance(usage, dict):
-            return [Usage(usage, self._difference({**chunk, "usage": self._first.get("usage")}, None))]
+            return [Usage(usage, self._first.difference({**chunk, "usage": self._first.usage}, None, {}))]
         return [Chunk(whole=_cleaned(chunk) if odd else chunk)]
 
     def _read_first(self, chunk: dict[str, Any], choices: list[dict[str, Any]], odd: bool) -> list[Event]:
-        chunk = _cleaned(chunk) if odd else chunk
-        self._first = chunk
+        self._first = _First(chunk, choices[0] if choices else {})
         if len(choices) != 1 or choices[0].get("index", 0) != 0:
-            return [Chunk(first=chunk)]
-        rest = self._read_choice(choices[0], None, odd)
-        without_text = {**choices[0], "delta": _without_text(choices[0].get("delta"))}
-        has_text = isinstance(rest[0], Token | Reasoning) if rest else False
-        first = Chunk(first={**chunk, "choices": [without_text]}, more=has_text)
+            return [Chunk(first=_cleaned(chunk) if odd else chunk)]
+        texts, delta = _texts(choices[0])
+        rest = self._read_choice(choices[0], texts, delta, None, odd)
+        without_text = {**chunk, "choices": [{**choices[0], "delta": delta}]}
+        has_text = isinstance(rest[0], Token | Reasoning)
+        first = Chunk(first=_cleaned(without_text) if odd else without_text, more=has_text)
         return [first, *(event for event in rest if not isinstance(event, Chunk))]
 
     def end(self) -> list[Event]:
@@ -69,15 +72,14 @@ class ChunkReader:
         ]
         return left + self._take_calls()
 
-    def _read_choice(self, choice: dict[str, Any], extra: Extra | None, odd: bool) -> list[Event]:
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            if delta is not None:
-                raise UpstreamBadResponse("the model sent what is not a chunk", code="json")
-            delta = {}
-        texts = [
-            (name, delta[name]) for name in TEXT_FIELDS if isinstance(delta.get(name), str) and delta[name]
-        ]
+    def _read_choice(
+        self,
+        choice: dict[str, Any],
+        texts: list[tuple[str, str]],
+        delta: dict[str, Any],
+        extra: Extra | None,
+        odd: bool,
+    ) -> list[Event]:
         if odd or self._halves:
             texts = [(name, whole) for name, text in texts if (whole := self._join(name, text))]
             extra = _cleaned_extra(extra)
@@ -96,30 +98,6 @@ class ChunkReader:
             self.finish_reason = str(reason)
             events += self._take_calls()
         return events
-
-    def _difference(self, chunk: dict[str, Any], choice: dict[str, Any] | None) -> Extra | None:
-        """Say how a chunk differs from the first one, its text apart."""
-        assert self._first is not None
-        first_choices = self._first["choices"]
-        first_choice = first_choices[0] if first_choices else {}
-        in_chunk = {
-            name: value
-            for name, value in chunk.items()
-            if name != "choices" and (name not in self._first or self._first[name] != value)
-        }
-        absent = [f"chunk.{name}" for name in self._first if name not in chunk]
-        if choice is None:
-            return Extra(in_chunk, absent=absent) if in_chunk or absent else None
-        in_choice = {
-            name: value
-            for name, value in choice.items()
-            if name != "delta" and (name not in first_choice or first_choice[name] != value)
-        }
-        absent += [f"choice.{name}" for name in first_choice if name not in choice]
-        in_delta = _without_text(choice.get("delta"))
-        if not (in_chunk or in_choice or in_delta or absent):
-            return None
-        return Extra(in_chunk, in_choice, in_delta, absent)
 
     def _note_calls(self, fragments: object) -> list[Event]:
         if not isinstance(fragments, list):
@@ -150,6 +128,35 @@ class ChunkReader:
             self._halves[name] = text[-1]
             text = text[:-1]
         return _whole(text)
+
+
+class _First:
+    """The stream's first chunk, which the others are told apart from."""
+
+    def __init__(self, chunk: dict[str, Any], choice: dict[str, Any]) -> None:
+        self.usage = chunk.get("usage")
+        self._chunk = _without(chunk, "choices")
+        self._choice = _without(choice, "delta")
+
+    def difference(
+        self, chunk: dict[str, Any], choice: dict[str, Any] | None, delta: dict[str, Any]
+    ) -> Extra | None:
+        """Say how a chunk differs, its text apart; ``delta`` is what its delta holds besides."""
+        chunk = _without(chunk, "choices")
+        choice = self._choice if choice is None else _without(choice, "delta")
+        if chunk == self._chunk and choice == self._choice and not delta:
+            return None
+        absent = [f"chunk.{name}" for name in self._chunk if name not in chunk]
+        absent += [f"choice.{name}" for name in self._choice if name not in choice]
+        return Extra(_changes(self._chunk, chunk), _changes(self._choice, choice), delta, absent)
+
+
+def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    return {field: value for field, value in fields.items() if field != name}
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in after.items() if name not in before or before[name] != value}
 
 
 class _Call:
@@ -241,14 +248,18 @@ def _check_depth(data: bytes) -> None:
             depth -= 1
 
 
-def _without_text(delta: object) -> dict[str, Any]:
+def _texts(choice: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Take a delta apart: its texts, with their fields' names, and the rest."""
+    delta = choice.get("delta")
+    if delta is None:
+        return [], {}
     if not isinstance(delta, dict):
-        return {}
-    return {
-        name: value
-        for name, value in delta.items()
-        if not (name in TEXT_FIELDS and isinstance(value, str) and value)
-    }
+        raise UpstreamBadResponse("the model sent what is not a chunk", code="json")
+    texts = [(name, text) for name in TEXT_FIELDS if isinstance(text := delta.get(name), str) and text]
+    if len(texts) == len(delta):
+        return texts, {}
+    taken = {name for name, _ in texts}
+    return texts, {name: value for name, value in delta.items() if name not in taken}
 
 
 def _whole(text: str) -> str:
