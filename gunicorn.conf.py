@@ -24,7 +24,8 @@ backlog = 4096
 keepalive = 75
 # Watches the worker's loop, not a request: long streams are safe.
 timeout = 30
-graceful_timeout = 25
+# The application ends itself before: at this time a worker is killed, and none of its code runs.
+graceful_timeout = int(_settings.drain_seconds) + 7
 preload_app = False
 control_socket_disable = True
 accesslog = None
@@ -34,20 +35,30 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
 
+def post_worker_init(worker):
+    from streaming.worker import Ending
+
+    worker.ending = Ending(worker, worker.wsgi.extensions["streams"], _settings.drain_seconds)
+
+
+def worker_exit(server, worker):
+    if hasattr(worker, "ending"):
+        worker.ending.finish()
+
+
 def when_ready(server):
     """Say in a few lines what was started."""
-    where = [address if isinstance(address, str) else f"{address[0]}:{address[1]}" for address in server.address]
-    urls = ", ".join(f"http://{name.replace('0.0.0.0', 'localhost')}" for name in where)
-    model = "demo model: no AI, no key (set OPENAI_API_KEY for a real one)"
-    upstream = "in this process"
-    if not _settings.is_demo:
-        model = _settings.default_model
-        upstream = _settings.openai_base_url or "https://api.openai.com/v1"
-    for name, value in {
-        "Sluice": urls,
+    urls = [a if isinstance(a, str) else f"http://{a[0]}:{a[1]}" for a in server.address]
+    model, upstream = _settings.default_model, _settings.openai_base_url or "https://api.openai.com/v1"
+    if _settings.is_demo:
+        model = "demo model: no AI, no key (set OPENAI_API_KEY for a real one)"
+        upstream = "in this process"
+    lines = {
+        "Sluice": ", ".join(urls).replace("0.0.0.0", "localhost"),
         "model": model,
         "upstream": upstream,
         "store": _settings.eventlog_url_shown,
         "workers": server.num_workers,
-    }.items():
+    }
+    for name, value in lines.items():
         print(f"{name:>9}  {value}", flush=True)

@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 2.0
 METRICS_SECONDS = 2.0
+STOP_SECONDS = 2.0
+"""What a run has for its last event when it is stopped."""
 
 T = TypeVar("T")
 OnDisconnect = Literal["grace", "cancel", "continue"]
@@ -184,14 +186,17 @@ class Producers:
                 logger.warning("stream taken over", extra={"stream_id": stream_id, "why": why})
 
     def shutdown(self, grace_seconds: float) -> None:
-        """Let runs end for ``grace_seconds``, then end the rest as ``interrupted``."""
+        """Start no more runs; let those here end for ``grace_seconds``, then end them as ``interrupted``."""
         self._accepting = False
         self._pool.join(timeout=grace_seconds)
-        for run in self._running.values():
-            run.scope.stop(Interrupted("this worker was stopped", code="shutdown"))
-        self._pool.join(timeout=5)
+        for run in list(self._running.values()):
+            run.scope.stop(Interrupted("the service was restarted", code="shutdown"))
+        self._pool.join(timeout=STOP_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the lease. What still runs is for other workers to take over."""
         gevent.killall(self._chores)
-        self._log.retire(self.worker_id)
+        _try(self._log.retire, self.worker_id)
 
     # A run
 

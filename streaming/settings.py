@@ -59,6 +59,9 @@ class Settings:
     max_messages: int = 1000
 
     # The server
+    drain_seconds: float = 18.0
+    """How long runs may go on after SIGTERM; the worker exits some 5 seconds later.
+    For a platform that kills after 30 seconds."""
     port: int = 8000
     web_concurrency: int = 1
     """Worker processes."""
@@ -70,6 +73,7 @@ class Settings:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 zero_is_fine = f.name in {
                     "upstream_retries",
+                    "drain_seconds",
                     "disconnect_grace_seconds",
                     "demo_tokens_per_second",
                 }

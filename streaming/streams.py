@@ -87,6 +87,7 @@ class Streams:
         self._load_source = load_source
         self._settings = settings
         self._audience = Audience()
+        self._readers: set[Reader] = set()
         self._producers = Producers(
             log,
             self._audience,
@@ -157,15 +158,15 @@ class Streams:
         return Reader(self._log, stream_id, after)
 
     @contextmanager
-    def attending(self, reader: Reader) -> Iterator[Reader]:
-        """Count ``reader`` as present while it follows."""
+    def attending(self, reader: Reader) -> Iterator[None]:
+        """Let ``reader`` follow, and count it as present meanwhile."""
         stream_id = reader.stream_id
         self._audience.join(stream_id)
         if elsewhere := self._is_elsewhere(reader):
             self._log.attend(stream_id, self._producers.worker_id, ATTENDING_SECONDS)
         try:
-            with reader:
-                yield reader
+            with self._opened(reader):
+                yield
         finally:
             self._audience.leave(stream_id)
             if not self._audience.present(stream_id):
@@ -179,7 +180,8 @@ class Streams:
 
         With ``wait_seconds`` and nothing new, wait so long for something. Raises as `Reader`.
         """
-        with self.reader(stream_id, after) as reader:
+        reader = self.reader(stream_id, after)
+        with self._opened(reader):
             self._note_poll(reader, wait_seconds)
             text: list[str] = []
             seen: dict[str, Any] = {}
@@ -221,11 +223,32 @@ class Streams:
         self.cancel(stream_id)
         self._log.erase(stream_id)
 
-    def shutdown(self, grace_seconds: float) -> None:
-        """Let runs end for ``grace_seconds``, end the others as interrupted, close the log."""
+    def drain(self, run_seconds: float, reader_seconds: float) -> None:
+        """Take no new runs; let those here end for ``run_seconds``, then end them as interrupted.
+
+        Then let go of the readers that are left, of streams produced elsewhere,
+        spread over ``reader_seconds``: they come back to another worker.
+        """
+        self._producers.shutdown(run_seconds)
+        left = list(self._readers)
+        for reader in left:
+            reader.leave()
+            gevent.sleep(reader_seconds / len(left))
+
+    def close(self) -> None:
+        """Close the log. To be called when nothing runs and nobody reads any more."""
         self._expiring.kill()
-        self._producers.shutdown(grace_seconds)
+        self._producers.close()
         self._log.close()
+
+    @contextmanager
+    def _opened(self, reader: Reader) -> Iterator[None]:
+        self._readers.add(reader)
+        try:
+            with reader:
+                yield
+        finally:
+            self._readers.discard(reader)
 
     def _is_elsewhere(self, reader: Reader) -> bool:
         return not reader.ended and not self._producers.is_running(reader.stream_id)

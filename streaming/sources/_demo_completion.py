@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from streaming import sse
 from streaming.sources._demo_answers import Answer, answer
 from streaming.sources._demo_request import ChatRequest
 
@@ -62,7 +63,7 @@ class Completion:
             yield Piece(self.length, self._chunk(index, {}, choice.finish_reason))
         if self._with_usage:
             yield Piece(self.length, _event({**self._envelope, "choices": [], "usage": self._usage}))
-        yield Piece(self.length, b"data: [DONE]\n\n")
+        yield Piece(self.length, sse.frame(b"[DONE]"))
 
     def _chunk(self, index: int, delta: dict[str, object], finish_reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -168,4 +169,4 @@ def _usage(request: ChatRequest, choices: Sequence[_Choice]) -> dict[str, object
 
 
 def _event(content: Mapping[str, object]) -> bytes:
-    return b"data: " + msgspec.json.encode(content) + b"\n\n"
+    return sse.frame(msgspec.json.encode(content))

@@ -88,6 +88,20 @@ def from_query(request: Request, settings: Settings) -> Order:
     return _order(create, f"GET /stream {key}" if key else None, settings)
 
 
+def from_form(request: Request, settings: Settings) -> Order:
+    """Read the page's own form, as a browser without JavaScript sends it. Raises `InvalidRequest`."""
+    request.max_form_memory_size = settings.max_body_bytes
+    # A form's line ends are CRLF, whatever was typed.
+    create = Create(prompt=request.form.get("prompt", "").replace("\r\n", "\n"))
+    key = request.form.get("message_id")
+    if key is None:
+        return _order(create, None, settings)
+    _check_key(key, "message_id")
+    # The browser may send the same form again with another question in it.
+    asked = hashlib.sha256(str(create.prompt).encode()).hexdigest()
+    return _order(create, f"POST / {key} {asked}", settings)
+
+
 READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "wait"})
 
 
