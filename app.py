@@ -32,6 +32,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     streams = Streams(log, load_source, settings)
     app = Flask(__name__)
+    app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
     _errors.register(app)

@@ -27,7 +27,7 @@ def load(family: str, name: str) -> ModuleType:
     if name not in known:
         singular = family.removesuffix("s")
         raise InvalidRequest(
-            f"no {singular} is called {name!r}; known: {', '.join(known)}",
+            f"no {singular} is called {name[:100]!r}; known: {', '.join(known)}",
             code=f"unknown_{singular}",
             param=singular,
         )

@@ -10,10 +10,11 @@ stream over.
 import contextvars
 import hashlib
 import logging
+import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -29,7 +30,6 @@ from streaming.errors import (
     Interrupted,
     LimitExceeded,
     Overloaded,
-    StoreUnavailable,
     StreamingError,
 )
 from streaming.eventlogs import Claim, EventLog, State
@@ -85,8 +85,10 @@ class Run:
     tally: "Tally"
     request_id: str | None = None
     ended: Flag = field(default_factory=Flag)
-    reached_upstream: bool = False
-    unattended_since: float | None = None
+    bytes: int = 0
+    tick: MetricsTick | None = None
+    """To be written with the next batch."""
+    unattended_since: float = math.inf
     had_reader: bool = False
 
 
@@ -98,8 +100,10 @@ class Producers:
         self._log = log
         self._audience = audience
         self._limits = limits
-        self._pool = Pool(limits.streams)
+        self._pool = Pool()
+        self._reserved = 0
         self._running: dict[str, Run] = {}
+        self._unended: dict[str, tuple[Run, Done | Error]] = {}
         self._accepting = True
         log.renew(self.worker_id, limits.lease_seconds)
         self.sweep()
@@ -116,8 +120,18 @@ class Producers:
         """Raise `Overloaded` if another run cannot be started."""
         if not self._accepting:
             raise Overloaded("this worker is stopping", code="draining", retry_after_seconds=1)
-        if len(self._running) >= self._limits.streams:
+        if len(self._running) + self._reserved >= self._limits.streams:
             raise Overloaded("too many streams are running", code="streams", retry_after_seconds=5)
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Hold the room for a run that is about to be started. Raises as ``check_room``."""
+        self.check_room()
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
 
     def start(
         self,
@@ -171,14 +185,12 @@ class Producers:
             return False
         tally, seq = self._recount(stream_id)
         run = Run(claim, seq, scope.Scope(), "continue", tally)
-        try:
-            self._end(run, Done("cancelled") if error is None else Error(error.info(partial=tally.has_text)))
-        except Fenced:
-            return False
-        return True
+        return self._end(run, Done("cancelled") if error is None else self._failed(run, error))
 
     def sweep(self) -> None:
-        """End the streams of workers that are gone."""
+        """End the streams of workers that are gone, and those whose end could not be written before."""
+        for run, last in list(self._unended.values()):
+            self._end(run, last)
         for stream_id, why in self._log.orphans():
             if self.take_over(
                 stream_id, Interrupted("the worker that produced this answer is gone", code=why)
@@ -201,18 +213,16 @@ class Producers:
     # A run
 
     def _produce(self, run: Run, source: Source, prompt: Prompt) -> None:
-        stream_id = run.claim.stream_id
         last: Done | Error | None = None
         try:
             with scope.entered(run.scope), closing(source.events(prompt)) as batches:
-                run.reached_upstream = True
                 for batch in batches:
                     if last is None:
                         last = self._write(run, batch)
             if last is None:
                 raise Interrupted("the source ended without saying so", code="source")
         except Fenced:
-            logger.warning("fenced: the stream was ended or taken over", extra={"stream_id": stream_id})
+            logger.warning("the stream was ended or taken over", extra={"stream_id": run.claim.stream_id})
         except scope.Stopped as stop:
             if last is None:
                 last = (
@@ -220,54 +230,58 @@ class Producers:
                     if stop.error is None
                     else self._failed(run, stop.error)
                 )
-                self._end_safely(run, last)
+                self._end(run, last)
         except StreamingError as error:
             if last is None:
                 last = self._failed(run, error)
-                self._end_safely(run, last)
+                self._end(run, last)
         except Exception:
-            logger.exception("the source broke", extra={"stream_id": stream_id})
+            logger.exception("the source broke", extra={"stream_id": run.claim.stream_id})
             if last is None:
                 last = self._failed(run, StreamingError("something went wrong in this service"))
-                self._end_safely(run, last)
+                self._end(run, last)
         finally:
-            self._running.pop(stream_id, None)
+            self._running.pop(run.claim.stream_id, None)
+            self._audience.forget(run.claim.stream_id)
             run.ended.set()
             _log_end(run, last)
 
     def _write(self, run: Run, batch: Sequence[Event]) -> Done | Error | None:
         """Append one batch; return the terminal event if it is in it."""
-        tick = run.tally.add(batch)
-        last = batch[-1]
-        ended = isinstance(last, Done)
-        payloads = [encode(event) for event in (batch[:-1] if ended else batch)]
-        run.tally.bytes += sum(map(len, payloads))
-        self._check_size(run, len(payloads))
-        if tick and not ended:
-            payloads.append(encode(tick))
+        last = batch[-1] if batch else None
+        events = batch[:-1] if isinstance(last, Done) else batch
+        payloads = [encode(event) for event in events]
+        if run.tick is not None:
+            payloads.append(encode(run.tick))
         if payloads:
+            self._check_size(run, payloads)
             cancelled = self._log.append(run.claim, run.seq + 1, payloads)
             run.seq += len(payloads)
-            if cancelled and not ended:
+            run.tick = run.tally.add(events)  # only now: the tally tells what is in the log
+            if cancelled and not isinstance(last, Done):
                 run.scope.stop(None)
         if isinstance(last, Done):
             self._end(run, last)
             return last
         return None
 
-    def _check_size(self, run: Run, more: int) -> None:
-        if run.seq + more > self._limits.events:
+    def _check_size(self, run: Run, payloads: Sequence[bytes]) -> None:
+        run.bytes += sum(map(len, payloads))
+        if run.seq + len(payloads) > self._limits.events:
             raise LimitExceeded(f"the answer has more than {self._limits.events} events", code="events")
-        if run.tally.bytes > self._limits.bytes:
+        if run.bytes > self._limits.bytes:
             raise LimitExceeded(f"the answer has more than {self._limits.bytes} bytes", code="bytes")
 
     def _failed(self, run: Run, error: StreamingError) -> Error:
         info = error.info(partial=run.tally.has_text, request_id=run.request_id)
         return Error(info, run.tally.usage)
 
-    def _end(self, run: Run, last: Done | Error) -> None:
-        """Write the terminal event. Raises `Fenced` when the stream has one."""
-        seq = run.seq + 1
+    def _end(self, run: Run, last: Done | Error) -> bool:
+        """Write the terminal event; return whether it was this one that ended the stream.
+
+        When the store refuses it, the sweeper tries again until it is written.
+        """
+        stream_id, seq = run.claim.stream_id, run.seq + 1
         said = msgspec.structs.replace(
             last,
             done=True,
@@ -275,16 +289,20 @@ class Producers:
             last_seq=seq,
             text_sha256=run.tally.text_sha256(),
         )
-        self._log.append(run.claim, seq, [encode(said)], end=_state(last))
-        run.seq = seq
-
-    def _end_safely(self, run: Run, last: Done | Error) -> None:
         try:
-            self._end(run, last)
-        except (Fenced, StoreUnavailable) as error:
+            self._log.append(run.claim, seq, [encode(said)], end=_state(last))
+        except Fenced:
+            self._unended.pop(stream_id, None)
+            return False
+        except StreamingError as error:
             logger.warning(
-                "the last event was not written", extra={"stream_id": run.claim.stream_id, "why": error.code}
+                "a stream's end was not written", extra={"stream_id": stream_id, "why": error.code}
             )
+            self._unended[stream_id] = run, last
+            return False
+        self._unended.pop(stream_id, None)
+        run.seq = seq
+        return True
 
     def _recount(self, stream_id: str) -> tuple["Tally", int]:
         tally, seq = Tally(), 0
@@ -319,12 +337,13 @@ class Producers:
         stream_id = run.claim.stream_id
         if run.on_disconnect == "continue":
             return
-        if self._audience.present(stream_id) or self._log.attended(stream_id):
+        # A store that cannot tell is no reason to end a run.
+        if self._audience.present(stream_id) or _try(self._log.attended, stream_id) is not False:
             run.had_reader = True
-            run.unattended_since = None
+            run.unattended_since = math.inf
             return
-        if run.unattended_since is None:
-            run.unattended_since = now
+        since = min(run.unattended_since, now)
+        run.unattended_since = max(since, self._audience.last_polled(stream_id))
         grace = 0.0 if run.on_disconnect == "cancel" and run.had_reader else self._limits.grace_seconds
         if now - run.unattended_since >= grace:
             logger.info("stream abandoned by its readers", extra={"stream_id": stream_id})
@@ -348,7 +367,6 @@ class Tally:
 
     def __init__(self) -> None:
         self.usage: dict[str, object] | None = None
-        self.bytes = 0
         self._tokens = 0
         self._started: float | None = None
         self._first_token_ms: float | None = None

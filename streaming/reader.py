@@ -1,5 +1,6 @@
 """Follow a stream: first what is stored, then what arrives, until it has ended."""
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -44,6 +45,7 @@ class Reader:
 
         Empty when the time ran out, when ``leave`` was called, and after the end.
         """
+        deadline = time.monotonic() + timeout
         while not (self.ended or self.left):
             self._wake.clear()
             page = self._log.read(self.stream_id, self.cursor.seq)
@@ -51,7 +53,7 @@ class Reader:
             if page.records:
                 self.cursor = page.records[-1].cursor
                 return page.records
-            if self.ended or not self._wake.wait(timeout):
+            if self.ended or not self._wake.wait(max(0.0, deadline - time.monotonic())):
                 break
         return ()
 
@@ -102,16 +104,15 @@ class Merging:
             self._held = list(self._reader.next(timeout))
             if not self._held:
                 return ()
-        while len(self._held) < self._tokens and self._mergeable():
-            more = self._reader.next(min(timeout, self._seconds))
-            if not more:
-                break
-            self._held += more
+        until = time.monotonic() + self._seconds
+        while len(self._held) < self._tokens and self._mergeable() and (left := until - time.monotonic()) > 0:
+            self._held += self._reader.next(left)
         held, self._held = self._held, []
         return merged(held, self._tokens)
 
     def _mergeable(self) -> bool:
-        return not self._reader.ended and all(
+        reader = self._reader
+        return not (reader.ended or reader.left) and all(
             record.is_a("token", "chunk", "metrics") for record in self._held
         )
 

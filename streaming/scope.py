@@ -54,8 +54,7 @@ class Scope:
         """End what is overdue at ``now`` (``time.monotonic``). To be called a few times a second."""
         if now >= self._ends_at:
             self.stop(self._ends_with)
-        elif now >= self._expected_by:
-            self._expected_by = math.inf
+        elif now >= self._expected_by and self.waiters:
             self._throw(Stopped(self._late))
 
     def stop(self, error: StreamingError | None) -> None:
@@ -83,6 +82,8 @@ class Scope:
     def _throw_into(self, waiter: greenlet, stop: Stopped) -> None:
         # Its wait may have ended between the decision and this turn of the loop.
         if waiter in self.waiters and waiter is not getcurrent():
+            if stop is not self.stopped:
+                self._expected_by = math.inf
             waiter.throw(stop)
 
 

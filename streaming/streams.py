@@ -59,7 +59,7 @@ class Started(msgspec.Struct, frozen=True):
     """The stream was there: the same was asked under the same key before."""
 
 
-class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
+class Snapshot(msgspec.Struct, frozen=True):
     """A stream at one moment. ``text`` is what came after the cursor that was given."""
 
     stream_id: str
@@ -118,21 +118,17 @@ class Streams:
         Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch` and `Overloaded`.
         """
         source = self._load_source(order.source)
-        self._producers.check_room()
         stream_id = new_stream_id(self._log.store_id)
         first = [
             encode(Start(stream_id, order.source, order.prompt.model, int(time.time()))),
             encode(Status("connecting", 0)),
         ]
-        new = NewStream(
-            stream_id,
-            self._producers.worker_id,
-            msgspec.json.encode(order.asked),
-            order.key,
-            order.fingerprint,
-        )
-        found = self._log.create(new, first)
-        if found == stream_id:
+        asked = msgspec.json.encode(order.asked)
+        new = NewStream(stream_id, self._producers.worker_id, asked, order.key, order.fingerprint)
+        with self._producers.room():
+            found = self._log.create(new, first)
+            if found != stream_id:
+                return Started(found, replayed=True)
             self._producers.start(
                 Claim(stream_id, gen=1),
                 len(first),
@@ -142,11 +138,15 @@ class Streams:
                 order.timeout_seconds,
                 order.request_id,
             )
-            logger.info(
-                "stream started",
-                extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
-            )
-        return Started(found, replayed=found != stream_id)
+        logger.info(
+            "stream started",
+            extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
+        )
+        return Started(stream_id, replayed=False)
+
+    def find(self, key: str) -> str | None:
+        """Return the id of the stream that was started under ``key``."""
+        return self._log.find(key)
 
     def asked(self, stream_id: str) -> dict[str, Any]:
         """Return what was asked for, as the order said it. Raises as `EventLog.head`."""
@@ -254,13 +254,11 @@ class Streams:
         return not reader.ended and not self._producers.is_running(reader.stream_id)
 
     def _note_poll(self, reader: Reader, wait_seconds: float) -> None:
-        seconds = wait_seconds + self._settings.disconnect_grace_seconds
-        if seconds <= 0:
-            return
         if self._is_elsewhere(reader):
+            seconds = wait_seconds + self._settings.disconnect_grace_seconds
             self._log.attend(reader.stream_id, self._producers.worker_id, seconds)
-        else:
-            self._audience.poll(reader.stream_id, seconds)
+        elif not reader.ended:
+            self._audience.poll(reader.stream_id)
 
     def _wait_for_end(self, stream_id: str, seconds: float) -> bool:
         head = self._log.head(stream_id)

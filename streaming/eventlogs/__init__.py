@@ -63,11 +63,17 @@ class Page(NamedTuple):
 
 
 class EventLog(Protocol):
-    """Any method may raise `StoreUnavailable`. Those of a stream raise `NotFound`,
-    `StreamLost` (made in another store) or `StreamExpired` (erased)."""
+    """Any method may raise `StoreUnavailable`, and one that writes `StoreFull`.
 
-    store_id: str
-    """Eight characters; part of every stream id, changed when a store is lost."""
+    ``head``, ``read``, ``take_over`` and ``erase`` raise `NotFound`, `StreamLost`
+    (made in another store) or `StreamExpired` (erased) when there is no such
+    stream; to the others it makes no difference.
+    """
+
+    @property
+    def store_id(self) -> str:
+        """Eight characters; part of every stream id, changed when a store is lost."""
+        ...
 
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         """Create a running stream with its first events and return its id.
@@ -75,6 +81,10 @@ class EventLog(Protocol):
         If ``stream.key`` is taken the id is that of the stream which has it.
         Raises `IdempotencyMismatch` when that one has another fingerprint.
         """
+        ...
+
+    def find(self, key: str) -> str | None:
+        """Return the id of the stream that has ``key``."""
         ...
 
     def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:

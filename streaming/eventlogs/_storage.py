@@ -72,7 +72,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def move_aside(path: Path) -> Path:
     """Rename the file of a store, and what belongs to it; return its new name."""
-    aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
     for suffix in ("", "-wal", "-shm"):
         if os.path.exists(f"{path}{suffix}"):
             os.rename(f"{path}{suffix}", f"{aside}{suffix}")

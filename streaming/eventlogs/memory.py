@@ -31,7 +31,6 @@ class _Stream:
     cancel_requested: bool = False
     ended: float = 0.0
     records: list[Record] = field(default_factory=list)
-    watchers: set[Callable[[], None]] = field(default_factory=set)
     readers: dict[str, float] = field(default_factory=dict)
 
 
@@ -44,6 +43,7 @@ class MemoryLog:
         self._ids_by_key: dict[str, str] = {}
         self._erased: dict[str, float] = {}
         self._leases: dict[str, float] = {}
+        self._watchers: dict[str, set[Callable[[], None]]] = {}
 
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         if stream.key is not None and (existing := self._ids_by_key.get(stream.key)):
@@ -57,16 +57,19 @@ class MemoryLog:
             self._ids_by_key[stream.key] = stream.stream_id
         return stream.stream_id
 
+    def find(self, key: str) -> str | None:
+        return self._ids_by_key.get(key)
+
     def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
-        stream = self._stream(claim.stream_id)
-        if stream.state != "running" or stream.gen != claim.gen or len(stream.records) != seq - 1:
+        stream = self._streams.get(claim.stream_id)
+        mine = stream is not None and stream.state == "running" and stream.gen == claim.gen
+        if stream is None or not mine or len(stream.records) != seq - 1:
             raise Fenced(f"{claim.stream_id}: owner {claim.gen} may not write event {seq}")
         stream.records += [Record(claim.gen, place, payload) for place, payload in enumerate(payloads, seq)]
         if end is not None:
             stream.state = end
             stream.ended = time.time()
-        for wake in stream.watchers:
-            wake()
+        self._wake(claim.stream_id)
         return stream.cancel_requested
 
     def head(self, stream_id: str) -> Head:
@@ -85,25 +88,27 @@ class MemoryLog:
         records: list[Record] = []
         size = 0
         for record in stream.records[after : after + limit]:
-            records.append(record)
             size += len(record.payload)
-            if size >= PAGE_BYTES:
+            if records and size > PAGE_BYTES:
                 break
+            records.append(record)
         reached = records[-1].seq if records else after
         return Page(records, stream.state in TERMINAL and reached >= len(stream.records))
 
     @contextmanager
     def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        watchers = self._stream(stream_id).watchers
+        watchers = self._watchers.setdefault(stream_id, set())
         watchers.add(wake)
         try:
             yield
         finally:
             watchers.discard(wake)
+            if not watchers:
+                self._watchers.pop(stream_id, None)
 
     def request_cancel(self, stream_id: str) -> None:
-        stream = self._stream(stream_id)
-        stream.cancel_requested = stream.state == "running"
+        if stream := self._streams.get(stream_id):
+            stream.cancel_requested = stream.state == "running"
 
     def cancel_requests(self, worker_id: str) -> Sequence[str]:
         return [
@@ -134,11 +139,15 @@ class MemoryLog:
         return Claim(stream_id, stream.gen)
 
     def attend(self, stream_id: str, worker_id: str, seconds: float) -> None:
-        self._stream(stream_id).readers[worker_id] = time.monotonic() + seconds
+        if stream := self._streams.get(stream_id):
+            stream.readers[worker_id] = time.monotonic() + seconds
 
     def attended(self, stream_id: str) -> bool:
         now = time.monotonic()
-        return any(until > now for until in self._stream(stream_id).readers.values())
+        stream = self._streams.get(stream_id)
+        return stream is not None and any(
+            until > now and not self._why_gone(worker_id) for worker_id, until in stream.readers.items()
+        )
 
     def erase(self, stream_id: str) -> None:
         stream = self._stream(stream_id)
@@ -146,8 +155,7 @@ class MemoryLog:
             del self._streams[stream_id]
             self._ids_by_key.pop(stream.new.key or "", None)
             self._erased[stream_id] = time.time()
-            for wake in stream.watchers:
-                wake()
+            self._wake(stream_id)
 
     def expire(self, ended_before: float, erased_before: float) -> int:
         old = [stream_id for stream_id, stream in self._streams.items() if 0 < stream.ended < ended_before]
@@ -160,6 +168,10 @@ class MemoryLog:
 
     def close(self) -> None:
         self._streams.clear()
+
+    def _wake(self, stream_id: str) -> None:
+        for wake in self._watchers.get(stream_id, ()):
+            wake()
 
     def _stream(self, stream_id: str) -> _Stream:
         try:

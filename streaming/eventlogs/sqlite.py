@@ -1,24 +1,14 @@
-"""An event log in one SQLite file, shared by all the workers of one machine.
+"""An event log in one SQLite file, shared by all the workers of one machine."""
 
-Writes that arrive in one turn of the event loop are committed together, with
-no timer: the first of them asks for a flush at the next turn. A commit in WAL
-mode is a write without a sync, so it happens on the loop; copying the WAL into
-the file does sync, and happens in a thread.
-
-Source for the pragmas and locking: https://www.sqlite.org/wal.html
-"""
-
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 import gevent
-from gevent.hub import Waiter
 
 from streaming.errors import (
     Fenced,
@@ -28,6 +18,7 @@ from streaming.errors import (
     StoreFull,
     StoreUnavailable,
     StreamExpired,
+    StreamingError,
     StreamLost,
 )
 from streaming.eventlogs import (
@@ -42,92 +33,51 @@ from streaming.eventlogs import (
     State,
     _host,
     _ids,
-    _storage,
 )
+from streaming.eventlogs._group_commit import GroupCommit
+from streaming.eventlogs._sqlite_file import StoreFile
 from streaming.events import Record
 
-logger = logging.getLogger(__name__)
-
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE store (id TEXT NOT NULL, schema INTEGER NOT NULL);
-CREATE TABLE workers (
-    id TEXT PRIMARY KEY, boot TEXT, namespace TEXT, pid INTEGER, started INTEGER, lease_until REAL
-) WITHOUT ROWID;
-CREATE TABLE streams (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    gen INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,
-    worker TEXT NOT NULL,
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
-    created REAL NOT NULL,
-    ended REAL,
-    key TEXT,
-    fingerprint TEXT NOT NULL,
-    request BLOB NOT NULL
-);
-CREATE UNIQUE INDEX streams_key ON streams (key) WHERE key IS NOT NULL;
-CREATE INDEX streams_running ON streams (worker, cancel_requested) WHERE state = 'running';
-CREATE INDEX streams_ended ON streams (ended) WHERE ended IS NOT NULL;
-CREATE TABLE batches (                       -- events that were appended together
-    stream INTEGER NOT NULL, seq INTEGER NOT NULL,   -- of the last one
-    gen INTEGER NOT NULL, count INTEGER NOT NULL, payloads BLOB NOT NULL,   -- one a line
-    PRIMARY KEY (stream, seq)
-) WITHOUT ROWID;
-CREATE TABLE readers (stream TEXT, worker TEXT, until REAL, PRIMARY KEY (stream, worker)) WITHOUT ROWID;
-CREATE TABLE erased (stream TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-"""
-
-CHECKPOINT_PAGES = 1000
-BUSY_SECONDS = 5.0
 FOREIGN_COMMIT_POLL_SECONDS = 0.010
+LOOK_AROUND_SECONDS = 1.0
 EXPIRE_BATCH = 500
-
-Write = Callable[[apsw.Connection], Any]
-
-
-class _Entry(NamedTuple):
-    """A write that waits for its commit, and who waits for it."""
-
-    write: Write
-    waiter: "Waiter[Any]"
 
 
 class SQLiteLog:
     """See `EventLog`. Belongs to the process, and the event loop, that made it."""
 
     def __init__(self, path: Path, synchronous: str) -> None:
-        self._path = path
-        self._synchronous = synchronous
         self._pid = os.getpid()
-        self._db, self.store_id = _open_store(path, synchronous)
-        self._queue: list[_Entry] = []
-        self._flush_due = False
-        self._busy_since = 0.0
-        self._touched: set[str] = set()
         self._watchers: dict[str, set[Callable[[], None]]] = {}
         self._own: set[str] = set()
         self._last_seen: dict[str, int] = {}
+        self._lease: tuple[str, float] | None = None
+        self._file = StoreFile(path, synchronous, self._begin_anew)
+        self._commits = GroupCommit(self._file, self._wake)
         self._seen_version = self._data_version()
-        self._wal_pages = 0
-        self._db.set_wal_hook(self._note_wal_pages)
-        self._checkpointing = False
-        self._closed = False
-        self._poll = gevent.spawn(self._notice_foreign_commits)
+        self._poll = gevent.spawn(self._notice_others)
+
+    @property
+    def store_id(self) -> str:
+        return self._file.store_id
 
     # Writing
 
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         def insert(db: apsw.Connection) -> str:
+            found: list[Any] = []
             if stream.key is not None:
-                for existing, fingerprint in db.execute(
+                found = db.execute(
                     "SELECT id, fingerprint FROM streams WHERE key = ?", (stream.key,)
-                ):
-                    if fingerprint != stream.fingerprint:
-                        raise IdempotencyMismatch("this key was used for another request")
-                    return str(existing)
+                ).fetchall()
+            for existing, fingerprint in found:
+                if fingerprint != stream.fingerprint:
+                    raise IdempotencyMismatch("this key was used for another request")
+                return str(existing)
+            if not stream.stream_id.startswith(f"st_{self.store_id}"):
+                raise StoreUnavailable("the event log was replaced at this moment: ask again")
+            if self._file.full:
+                raise StoreFull("the disk of the event log is full", retry_after_seconds=60)
             db.execute(
                 "INSERT INTO streams (id, state, gen, last_seq, worker, created, key, fingerprint, request)"
                 " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?)",
@@ -145,7 +95,7 @@ class SQLiteLog:
             self._own.add(stream.stream_id)
             return stream.stream_id
 
-        return str(self._commit(insert))
+        return str(self._write(insert))
 
     def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
         last = seq + len(payloads) - 1
@@ -163,33 +113,28 @@ class SQLiteLog:
                 raise Fenced(f"{claim.stream_id}: owner {claim.gen} may not write event {seq}")
             ((number, cancel_requested),) = row
             _insert_batch(db, number, claim.gen, last, payloads)
-            self._touched.add(claim.stream_id)
             return bool(cancel_requested)
 
-        return bool(self._commit(advance))
+        return bool(self._write(advance, wakes=claim.stream_id))
 
     def request_cancel(self, stream_id: str) -> None:
-        self._commit(
+        self._write(
             lambda db: db.execute(
                 "UPDATE streams SET cancel_requested = 1 WHERE id = ? AND state = 'running'", (stream_id,)
             )
         )
 
     def renew(self, worker_id: str, seconds: float) -> None:
-        me = _host.this_process()
-        self._commit(
-            lambda db: db.execute(
-                "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)",
-                (worker_id, *me, _host.boot_seconds() + seconds),
-            )
-        )
+        self._lease = (worker_id, seconds)
+        self._write(lambda db: _renew(db, worker_id, seconds))
 
     def retire(self, worker_id: str) -> None:
         def forget(db: apsw.Connection) -> None:
             db.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
             db.execute("DELETE FROM readers WHERE worker = ?", (worker_id,))
 
-        self._commit(forget)
+        self._lease = None
+        self._write(forget)
 
     def take_over(self, stream_id: str, worker_id: str, force: bool = False) -> Claim | None:
         def fence(db: apsw.Connection) -> Claim | None:
@@ -202,7 +147,7 @@ class SQLiteLog:
             )
             return Claim(stream_id, head.gen + 1)
 
-        claim: Claim | None = self._commit(fence)
+        claim: Claim | None = self._write(fence)
         return claim
 
     def attend(self, stream_id: str, worker_id: str, seconds: float) -> None:
@@ -213,81 +158,64 @@ class SQLiteLog:
             else:
                 db.execute("DELETE FROM readers WHERE stream = ? AND worker = ?", (stream_id, worker_id))
 
-        self._commit(note)
+        self._write(note)
 
     def erase(self, stream_id: str) -> None:
         def forget(db: apsw.Connection) -> None:
             if self.head(stream_id).ended:
                 _erase(db, [stream_id])
-                self._touched.add(stream_id)
 
-        self._commit(forget)
+        self._write(forget, wakes=stream_id)
 
     def expire(self, ended_before: float, erased_before: float) -> int:
         def forget(db: apsw.Connection) -> int:
-            old = [
-                stream_id
-                for (stream_id,) in db.execute(
-                    "SELECT id FROM streams WHERE ended < ? LIMIT ?", (ended_before, EXPIRE_BATCH)
-                )
-            ]
-            _erase(db, old)
+            old: list[Any] = db.execute(
+                "SELECT id FROM streams WHERE ended < ? LIMIT ?", (ended_before, EXPIRE_BATCH)
+            ).fetchall()
+            _erase(db, [stream_id for (stream_id,) in old])
             before = db.total_changes()
             db.execute(
                 "DELETE FROM erased WHERE stream IN (SELECT stream FROM erased WHERE at < ? LIMIT ?)",
                 (erased_before, EXPIRE_BATCH),
             )
+            forgotten = db.total_changes() - before
             db.execute(
                 "DELETE FROM workers WHERE lease_until < ?"
                 " AND NOT EXISTS (SELECT 1 FROM streams WHERE state = 'running' AND worker = workers.id)",
                 (_host.boot_seconds() - 3600,),
             )
             db.execute("DELETE FROM readers WHERE until < ?", (_host.boot_seconds(),))
-            return len(old) + db.total_changes() - before
+            return len(old) + forgotten
 
-        return int(self._commit(forget))
+        return int(self._write(forget))
 
     # Reading
 
     def head(self, stream_id: str) -> Head:
-        for row in self._rows(
+        for row in self._file.rows(
             "SELECT state, gen, last_seq, worker, created, request FROM streams WHERE id = ?", (stream_id,)
         ):
             return Head(*row)
         raise self._absent(stream_id)
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
-        head = self._rows("SELECT number, last_seq, state FROM streams WHERE id = ?", (stream_id,))
+        head = self._file.rows("SELECT number, last_seq, state FROM streams WHERE id = ?", (stream_id,))
         if not head:
             raise self._absent(stream_id)
         ((number, last_seq, state),) = head
-        records = self._page(number, after, limit) if after < last_seq else []
+        with self._file.translated_errors():
+            records = self._page(number, after, limit) if after < last_seq else []
         reached = records[-1].seq if records else after
         return Page(records, state in TERMINAL and reached >= last_seq)
 
-    def _page(self, number: int, after: int, limit: int) -> list[Record]:
-        records: list[Record] = []
-        size = 0
-        rows: Any = self._db.execute(
-            "SELECT seq, gen, count, payloads FROM batches WHERE stream = ? AND seq > ? ORDER BY seq",
-            (number, after),
-        )
-        for seq, gen, count, payloads in rows:
-            first = seq - count + 1
-            skip = max(0, after + 1 - first)
-            for place, payload in enumerate(payloads.split(b"\n")[skip:], first + skip):
-                records.append(Record(gen, place, payload))
-            size += len(payloads)
-            if size >= PAGE_BYTES or len(records) >= limit:
-                break
-        # Left open while other code runs, it would keep the WAL from being reset.
-        rows.close(True)
-        return records[:limit]
+    def find(self, key: str) -> str | None:
+        found = self._file.rows("SELECT id FROM streams WHERE key = ?", (key,))
+        return str(found[0][0]) if found else None
 
     def cancel_requests(self, worker_id: str) -> Sequence[str]:
         return [
             stream_id
-            for (stream_id,) in self._rows(
+            for (stream_id,) in self._file.rows(
                 "SELECT id FROM streams WHERE state = 'running' AND worker = ? AND cancel_requested = 1",
                 (worker_id,),
             )
@@ -295,17 +223,16 @@ class SQLiteLog:
 
     def orphans(self) -> Sequence[tuple[str, str]]:
         found: list[tuple[str, str]] = []
-        owners = self._rows("SELECT DISTINCT worker FROM streams WHERE state = 'running'")
-        for (worker_id,) in owners:
+        for (worker_id,) in self._file.rows("SELECT DISTINCT worker FROM streams WHERE state = 'running'"):
             if why := self._why_gone(worker_id):
-                running = self._rows(
+                running = self._file.rows(
                     "SELECT id FROM streams WHERE state = 'running' AND worker = ?", (worker_id,)
                 )
                 found += [(stream_id, why) for (stream_id,) in running]
         return found
 
     def attended(self, stream_id: str) -> bool:
-        workers = self._rows(
+        workers = self._file.rows(
             "SELECT worker FROM readers WHERE stream = ? AND until > ?", (stream_id, _host.boot_seconds())
         )
         return any(not self._why_gone(worker_id) for (worker_id,) in workers)
@@ -323,116 +250,83 @@ class SQLiteLog:
                 self._last_seen.pop(stream_id, None)
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._flush()
-        self._closed = True
+        self._commits.close()
         self._poll.kill()
-        self._db.close()
+        self._file.db.close()
 
-    def _rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
-        """Return every row at once: a cursor left open while other code runs holds the WAL back."""
-        return self._db.execute(sql, bindings).fetchall()
+    # Inside
 
-    # Group commit
+    def _write(self, write: Callable[[apsw.Connection], Any], wakes: str = "") -> Any:
+        if os.getpid() != self._pid:
+            raise StoreUnavailable("this event log was opened in another process")
+        return self._commits.run(write, wakes)
 
-    def _commit(self, write: Write) -> Any:
-        if self._closed or os.getpid() != self._pid:
-            raise StoreUnavailable("this event log was closed, or opened in another process")
-        waiter: Waiter[Any] = Waiter()
-        self._queue.append(_Entry(write, waiter))
-        if not self._flush_due:
-            self._flush_due = True
-            gevent.get_hub().loop.run_callback(self._flush)
-        return waiter.get()
+    def _page(self, number: int, after: int, limit: int) -> list[Record]:
+        records: list[Record] = []
+        size = 0
+        rows: Any = self._file.db.execute(
+            "SELECT seq, gen, count, payloads FROM batches WHERE stream = ? AND seq > ? ORDER BY seq",
+            (number, after),
+        )
+        for seq, gen, count, payloads in rows:
+            first = seq - count + 1
+            skip = max(0, after + 1 - first)
+            for place, payload in enumerate(payloads.split(b"\n")[skip:], first + skip):
+                size += len(payload)
+                if records and (size > PAGE_BYTES or len(records) >= limit):
+                    # Left open while other code runs, it would keep the WAL from being reset.
+                    rows.close(True)
+                    return records
+                records.append(Record(gen, place, payload))
+        return records
 
-    def _flush(self) -> None:
-        """Commit all that is queued, then wake those who wait. Runs in the hub: never blocks."""
-        self._flush_due = False
-        queue, self._queue = self._queue, []
-        if not queue or self._closed:
-            return
-        try:
-            self._settle(queue)
-        except apsw.BusyError:
-            self._try_again(queue)
+    def _why_gone(self, worker_id: str) -> str:
+        """Return ``worker_lost``, ``lease_expired``, or "" for a worker that lives."""
+        for boot, namespace, pid, started, lease_until in self._file.rows(
+            "SELECT boot, namespace, pid, started, lease_until FROM workers WHERE id = ?", (worker_id,)
+        ):
+            if not _host.may_live(_host.Process(boot, namespace, pid, started)):
+                return "worker_lost"
+            return "" if lease_until > _host.boot_seconds() else "lease_expired"
+        return "worker_lost"
 
-    def _settle(self, queue: list[_Entry]) -> None:
-        try:
-            outcomes = self._transact([entry.write for entry in queue])
-        except apsw.BusyError:
-            raise
-        except apsw.Error as error:
-            if len(queue) > 1:  # find out which of them it was
-                for entry in queue:
-                    self._settle([entry])
-                return
-            logger.exception("the event log cannot be written")
-            outcomes = [_as_store_error(error)]
-        self._busy_since = 0.0
-        touched, self._touched = self._touched, set()
-        for stream_id in touched:
-            self._wake(stream_id)
-        for entry, outcome in zip(queue, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                entry.waiter.throw(outcome)
-            else:
-                entry.waiter.switch(outcome)
-        if self._wal_pages > CHECKPOINT_PAGES and not self._checkpointing:
-            self._checkpointing = True
-            gevent.spawn(self._checkpoint)
-
-    def _transact(self, writes: list[Write]) -> list[Any]:
-        """Run ``writes`` in one transaction; one that raises a `StreamingError` wrote nothing."""
-        outcomes: list[Any] = []
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            for write in writes:
-                try:
-                    outcomes.append(write(self._db))
-                except (Fenced, IdempotencyMismatch, NotFound, StreamLost, StreamExpired) as refused:
-                    outcomes.append(refused)
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._touched.clear()
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        return outcomes
-
-    def _try_again(self, queue: list[_Entry]) -> None:
-        """Another process is writing: let this one's other greenlets run meanwhile."""
-        now = time.monotonic()
-        self._busy_since = self._busy_since or now
-        if now - self._busy_since > BUSY_SECONDS:
-            self._busy_since = 0.0
-            for entry in queue:
-                entry.waiter.throw(StoreUnavailable("the event log is held by another process"))
-            return
-        self._queue = queue + self._queue
-        self._flush_due = True
-        gevent.spawn_later(0.001, self._flush_from_greenlet)
-
-    def _flush_from_greenlet(self) -> None:
-        gevent.get_hub().loop.run_callback(self._flush)
+    def _absent(self, stream_id: str) -> NotFound | StreamLost | StreamExpired:
+        erased = self._file.rows("SELECT 1 FROM erased WHERE stream = ?", (stream_id,))
+        return _ids.absent(stream_id, self.store_id, erased=bool(erased))
 
     # Other processes
 
-    def _notice_foreign_commits(self) -> None:
+    def _notice_others(self) -> None:
         """Wake readers of streams that another process writes, with one query for all of them."""
+        look_around_at = 0.0
         while True:
             gevent.sleep(FOREIGN_COMMIT_POLL_SECONDS)
-            foreign = self._watchers.keys() - self._own
-            if not foreign:
-                continue
-            version = self._data_version()
-            if version == self._seen_version:
-                continue
-            self._seen_version = version
-            for stream_id, last_seq in self._last_seqs(list(foreign)):
-                if self._last_seen.get(stream_id) != last_seq:
-                    self._last_seen[stream_id] = last_seq
-                    self._wake(stream_id)
+            now = time.monotonic()
+            try:
+                if now >= look_around_at:
+                    look_around_at = now + LOOK_AROUND_SECONDS
+                    self._look_around()
+                elif foreign := self._watchers.keys() - self._own:
+                    version = self._data_version()
+                    if version != self._seen_version:
+                        self._seen_version = version
+                        self._wake_readers_of(foreign)
+            except (StreamingError, apsw.BusyError):
+                continue  # it was logged; readers look for themselves now and then
+
+    def _look_around(self) -> None:
+        """What is rare: our own streams were taken over, or the whole file was replaced."""
+        if self._file.is_elsewhere():
+            self._file.replace()
+        if self._file.full:
+            self._file.load_ballast()
+        self._wake_readers_of(self._watchers.keys())
+
+    def _wake_readers_of(self, stream_ids: Sequence[str] | set[str] | Any) -> None:
+        for stream_id, last_seq in self._last_seqs(list(stream_ids)):
+            if self._last_seen.get(stream_id) != last_seq:
+                self._last_seen[stream_id] = last_seq
+                self._wake(stream_id)
 
     def _wake(self, stream_id: str) -> None:
         for wake in self._watchers.get(stream_id, ()):
@@ -442,38 +336,27 @@ class SQLiteLog:
         for start in range(0, len(stream_ids), 500):
             some = stream_ids[start : start + 500]
             marks = ",".join("?" * len(some))
-            yield from self._rows(f"SELECT id, last_seq FROM streams WHERE id IN ({marks})", some)
+            yield from self._file.rows(f"SELECT id, last_seq FROM streams WHERE id IN ({marks})", some)
 
     def _data_version(self) -> int:
-        return int(self._db.pragma("data_version"))
+        ((version,),) = self._file.rows("PRAGMA data_version")
+        return int(version)
 
-    def _why_gone(self, worker_id: str) -> str:
-        """Return ``worker_lost``, ``lease_expired``, or "" for a worker that lives."""
-        for boot, namespace, pid, started, lease_until in self._rows(
-            "SELECT boot, namespace, pid, started, lease_until FROM workers WHERE id = ?", (worker_id,)
-        ):
-            if not _host.may_live(_host.Process(boot, namespace, pid, started)):
-                return "worker_lost"
-            return "" if lease_until > _host.boot_seconds() else "lease_expired"
-        return "worker_lost"
+    def _begin_anew(self) -> None:
+        """The file was replaced: be known to the new one, and let readers hear that theirs is lost."""
+        self._own.clear()
+        if self._lease is not None:
+            _renew(self._file.db, *self._lease)
+        for stream_id in list(self._watchers):
+            self._wake(stream_id)
 
-    def _absent(self, stream_id: str) -> NotFound | StreamLost | StreamExpired:
-        erased = self._rows("SELECT 1 FROM erased WHERE stream = ?", (stream_id,))
-        return _ids.absent(stream_id, self.store_id, erased=bool(erased))
 
-    # The WAL
-
-    def _note_wal_pages(self, db: apsw.Connection, schema: str, pages: int) -> int:
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _checkpoint(self) -> None:
-        try:
-            gevent.get_hub().threadpool.apply(_checkpoint, (str(self._path), self._synchronous))
-        except apsw.Error:
-            logger.warning("checkpoint failed, to be tried again", exc_info=True)
-        finally:
-            self._checkpointing = False
+def _renew(db: apsw.Connection, worker_id: str, seconds: float) -> None:
+    lease_until = _host.boot_seconds() + seconds
+    db.execute(
+        "INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)",
+        (worker_id, *_host.this_process(), lease_until),
+    )
 
 
 def _insert_batch(
@@ -494,67 +377,6 @@ def _erase(db: apsw.Connection, stream_ids: list[str]) -> None:
         db.execute("DELETE FROM streams WHERE id = ?", (stream_id,))
         db.execute("DELETE FROM readers WHERE stream = ?", (stream_id,))
         db.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (stream_id, now))
-
-
-def _as_store_error(error: apsw.Error) -> StoreFull | StoreUnavailable:
-    if isinstance(error, apsw.FullError):
-        return StoreFull("the disk of the event log is full")
-    return StoreUnavailable("the event log cannot be written")
-
-
-def _connect(path: str, synchronous: str) -> apsw.Connection:
-    db = apsw.Connection(path)
-    db.pragma("journal_mode", "wal")
-    db.pragma("synchronous", synchronous)
-    db.pragma("wal_autocheckpoint", 0)
-    return db
-
-
-def _checkpoint(path: str, synchronous: str) -> None:
-    # Its own connection, because it runs in another thread.
-    db = _connect(path, synchronous)
-    try:
-        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    finally:
-        db.close()
-
-
-def _open_store(path: Path, synchronous: str) -> tuple[apsw.Connection, str]:
-    """Open the file, or make it; return the connection and the store's id."""
-    _storage.check_library(apsw.sqlite_lib_version())
-    _storage.prepare(path)
-    with _storage.locked(path):
-        try:
-            return _open_or_make(path, synchronous)
-        except (apsw.NotADBError, apsw.CorruptError):
-            aside = _storage.move_aside(path)
-            logger.error("the event log was corrupt and was moved aside", extra={"moved_to": str(aside)})
-            return _open_or_make(path, synchronous)
-
-
-def _open_or_make(path: Path, synchronous: str) -> tuple[apsw.Connection, str]:
-    db = apsw.Connection(str(path))
-    db.set_busy_timeout(int(BUSY_SECONDS * 1000))
-    try:
-        db.pragma("journal_mode", "wal")
-        db.pragma("synchronous", synchronous)
-        db.pragma("wal_autocheckpoint", 0)
-        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'store'").fetchall():
-            with db:
-                db.execute(SCHEMA)
-                db.execute("INSERT INTO store VALUES (?, ?)", (_ids.new_store_id(), SCHEMA_VERSION))
-        ((store_id, schema),) = db.execute("SELECT id, schema FROM store").fetchall()
-    except BaseException:
-        db.close()
-        raise
-    if schema != SCHEMA_VERSION:
-        db.close()
-        raise SettingsError(
-            f"EVENTLOG_URL: {path} was made by another version of this service (schema {schema},"
-            f" this one has {SCHEMA_VERSION}); name another file"
-        )
-    db.set_busy_timeout(0)  # from here on, waiting must not block the loop
-    return db, str(store_id)
 
 
 def create(url: str, synchronous: str = "NORMAL") -> EventLog:

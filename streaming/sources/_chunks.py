@@ -14,8 +14,8 @@ import msgspec
 
 from streaming.errors import UpstreamBadResponse
 from streaming.events import Chunk, Event, Extra, Reasoning, Token, ToolCall, Usage
+from streaming.jsonlimits import is_too_deep, may_be_too_deep
 
-MAX_DEPTH = 64
 TEXT_FIELDS = ("reasoning_content", "reasoning", "content", "refusal")
 _LARGEST_INTEGER = 2**63
 
@@ -36,7 +36,7 @@ class ChunkReader:
         """Return the events of one chunk. Raises `UpstreamBadResponse` for what is not one."""
         chunk, odd = parse(data)
         choices = _choices(chunk)
-        usage = chunk.get("usage")
+        usage = _cleaned(chunk.get("usage")) if odd else chunk.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
         if self._first is None:
@@ -95,7 +95,7 @@ class ChunkReader:
             events.append(Chunk(extra=extra or Extra()))
         events += self._note_calls(delta.get("tool_calls"))
         if reason := choice.get("finish_reason"):
-            self.finish_reason = str(reason)
+            self.finish_reason = _whole(str(reason))
             events += self._take_calls()
         return events
 
@@ -175,9 +175,9 @@ class _Call:
     def event(self) -> ToolCall:
         text = _whole("".join(self._arguments))
         try:
-            return ToolCall(self._id, self._name, _decode(text.encode()))
+            return ToolCall(_whole(self._id), _whole(self._name), _decode(text.encode()))
         except (msgspec.DecodeError, RecursionError):
-            return ToolCall(self._id, self._name, None, text)
+            return ToolCall(_whole(self._id), _whole(self._name), None, text)
 
 
 def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
@@ -195,13 +195,18 @@ def parse(data: bytes) -> tuple[dict[str, Any], bool]:
     That is invalid UTF-8, which becomes U+FFFD, and halves of surrogate pairs.
     """
     try:
-        if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
-            _check_depth(data)
-        return _decode(data), False
+        chunk, odd = _decode(data), False
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _parse_oddities(data), True
+        chunk, odd = _parse_oddities(data), True
     except RecursionError:
-        raise UpstreamBadResponse("the model sent JSON that is too deep", code="json") from None
+        raise _too_deep() from None
+    if may_be_too_deep(data) and is_too_deep(chunk):
+        raise _too_deep()
+    return chunk, odd
+
+
+def _too_deep() -> UpstreamBadResponse:
+    return UpstreamBadResponse("the model sent JSON that is too deep", code="json")
 
 
 def _parse_oddities(data: bytes) -> dict[str, Any]:
@@ -225,27 +230,6 @@ def _integer(digits: str) -> int:
     if abs(value) >= _LARGEST_INTEGER:
         raise ValueError("an integer of more than 64 bits")
     return value
-
-
-def _check_depth(data: bytes) -> None:
-    depth = 0
-    inside = escaped = False
-    for byte in data:
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"{[":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise UpstreamBadResponse("the model sent JSON that is too deep", code="json")
-        elif byte in b"}]":
-            depth -= 1
 
 
 def _texts(choice: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:

@@ -26,7 +26,6 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_WHOLE_ANSWER_BYTES = 8 * 1024 * 1024
 # What comes after [DONE] only matters for keeping the connection.
 AFTER_DONE_SECONDS = 0.5
-STALLED_SECONDS = 10.0
 RETRIES_WITHIN_SECONDS = 20.0
 OWN_PARAMETERS = frozenset({"stream", "stream_options", "messages", "model"})
 

@@ -37,8 +37,8 @@ def refuse(error: StreamingError) -> Response:
     if isinstance(error, CursorLost):
         body["last_id"] = error.last_id
     response = json_response(body, error.status)
-    if error.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    if error.status in (429, 503):
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds or 1)))
     return response
 
 

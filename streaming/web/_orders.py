@@ -9,13 +9,22 @@ from flask import Request
 from msgspec import UNSET, Struct, UnsetType
 
 from streaming.errors import InvalidRequest
+from streaming.jsonlimits import MAX_DEPTH, is_too_deep, may_be_too_deep
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order
 from streaming.web import _errors
 
-MAX_DEPTH = 64
 MAX_MODEL_CHARS = 200
+MAX_NAME_CHARS = 100
+
+RANGES = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "top_logprobs": (0, 20),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -76,12 +85,9 @@ def from_query(request: Request, settings: Settings) -> Order:
     known = {"prompt", "model", "message_id", "instructions", "source", "on_disconnect"} | READER_PARAMETERS
     for name in request.args:
         if name not in known:
-            raise InvalidRequest(f"there is no parameter {name!r} here", code="unknown_field", param=name)
+            raise _unknown(name)
     asked = {name: request.args[name] for name in known - READER_PARAMETERS if name in request.args}
-    try:
-        create = msgspec.convert(asked, Create)
-    except msgspec.ValidationError as error:
-        _refuse(error)
+    create = _convert(asked)
     key = create.message_id
     if key is not None:
         _check_key(key, "message_id")
@@ -117,40 +123,41 @@ def _body(request: Request, settings: Settings) -> bytes:
 
 
 def _decode(body: bytes) -> Create:
-    _check_depth(body)
     try:
-        return msgspec.json.decode(body, type=Create)
-    except msgspec.ValidationError as error:
-        _refuse(error)
+        decoded = msgspec.json.decode(body)
+    except RecursionError:
+        raise _too_deep() from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="json") from None
-    except RecursionError:
-        raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} deep", code="too_deep") from None
+    if may_be_too_deep(body) and is_too_deep(decoded):
+        raise _too_deep()
+    return _convert(decoded)
+
+
+def _convert(asked: Any) -> Create:
+    try:
+        return msgspec.convert(asked, Create)
+    except msgspec.ValidationError as error:
+        _refuse(error)
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"the body is nested more than {MAX_DEPTH} deep", code="too_deep")
 
 
 def _refuse(error: msgspec.ValidationError) -> NoReturn:
     said, _, path = str(error).partition(" - at `")
     param = path.removesuffix("`").removeprefix("$").removeprefix(".") or None
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", said):
-        name = f"{param}.{unknown[1]}" if param else unknown[1]
-        raise InvalidRequest(f"there is no field {name!r} here", code="unknown_field", param=name) from None
+        raise _unknown(f"{param}.{unknown[1]}" if param else unknown[1]) from None
     raise InvalidRequest(
         f"{param or 'the body'}: {said[:1].lower()}{said[1:]}", code="wrong_type", param=param
     ) from None
 
 
-def _check_depth(body: bytes) -> None:
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return
-    depth = deepest = 0
-    for bracket in re.findall(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', body):
-        if bracket in (b"{", b"["):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in (b"}", b"]"):
-            depth -= 1
-    if deepest > MAX_DEPTH:
-        raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} deep", code="too_deep")
+def _unknown(name: str) -> InvalidRequest:
+    name = name[:MAX_NAME_CHARS]
+    return InvalidRequest(f"there is no field {name!r} here", code="unknown_field", param=name)
 
 
 def _check_key(key: str, param: str) -> str:
@@ -187,7 +194,7 @@ def _model(asked: str | None, settings: Settings) -> str:
         return settings.default_model
     if known and asked not in known:
         raise InvalidRequest(
-            f"no model is called {asked[:100]!r}; known: {', '.join(known)}",
+            f"no model is called {asked[:MAX_NAME_CHARS]!r}; known: {', '.join(known)}",
             code="unknown_model",
             param="model",
         )
@@ -261,7 +268,7 @@ def _check_part(part: dict[str, Any], at: str) -> None:
 
 
 def _check_params(params: Params) -> None:
-    for name, low, high in (("temperature", 0, 2), ("top_p", 0, 1), ("top_logprobs", 0, 20)):
+    for name, (low, high) in RANGES.items():
         value = getattr(params, name)
         if value is not UNSET and not low <= value <= high:
             raise InvalidRequest(

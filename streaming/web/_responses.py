@@ -1,21 +1,23 @@
 """Turn a reader into a streaming response, and notice when its client has gone."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import gevent.socket
 from flask import Request, Response, stream_with_context
 
 from streaming import plugins, sse
-from streaming.errors import InvalidRequest
-from streaming.events import Cursor
+from streaming.errors import InvalidRequest, StreamingError
+from streaming.events import Cursor, Error, Record, encode
 from streaming.formats import Message, WireFormat
 from streaming.reader import Merging, Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
+from streaming.web._errors import request_id
 
 HEADERS = {
     "Cache-Control": "no-store, no-transform",
@@ -23,6 +25,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 RECONNECT_MILLISECONDS = 1000
+MOST_BUFFERED_TOKENS = 1000
+# How long tokens are held back when a client only says how many it wants together.
+BUFFER_SECONDS = 0.25
 
 
 def cursor_of(request: Request) -> Cursor:
@@ -32,11 +37,29 @@ def cursor_of(request: Request) -> Cursor:
     return Cursor.parse(request.headers.get("Last-Event-ID") or request.args.get("after", ""))
 
 
-def format_of(request: Request, default: str) -> WireFormat:
-    """Return the wire format asked for. Raises `InvalidRequest`."""
-    name = request.args.get("format", default)
-    wire_format: WireFormat = plugins.create("formats", name, show_metrics=_flag(request, "metrics"))
-    return wire_format
+class Wishes(NamedTuple):
+    """How one reader wants to hear a stream."""
+
+    wire_format: WireFormat
+    tokens: int
+    """Deltas to merge into one message, 0 or 1 for as they come."""
+    seconds: float
+    """The longest a delta may wait for others."""
+
+    @classmethod
+    def of(cls, request: Request, default_format: str) -> "Wishes":
+        """Read them from the query. Raises `InvalidRequest`; so do it before a run is started."""
+        name = request.args.get("format", default_format)
+        return cls(
+            plugins.create("formats", name, show_metrics=_flag(request, "metrics")),
+            _number(request, "buffer_tokens", 0, MOST_BUFFERED_TOKENS),
+            _number(request, "buffer_ms", 0, 5000) / 1000,
+        )
+
+    def merging(self, reader: Reader) -> Reader | Merging:
+        if self.tokens < 2 and not self.seconds:
+            return reader
+        return Merging(reader, self.tokens or MOST_BUFFERED_TOKENS, self.seconds or BUFFER_SECONDS)
 
 
 def event_stream(
@@ -44,42 +67,51 @@ def event_stream(
     streams: Streams,
     settings: Settings,
     reader: Reader,
-    wire_format: WireFormat,
-    headers: Mapping[str, str] | None = None,
-    status: int = 200,
+    wishes: Wishes,
+    headers: Mapping[str, str],
 ) -> Response:
     """Return a response that follows ``reader`` to the stream's end.
 
     Whatever can be refused must have been refused before; later there is no status.
     """
-    tokens = _number(request, "buffer_tokens", 1, 1000)
-    seconds = _number(request, "buffer_ms", 0, 5000) / 1000
-    merging = Merging(reader, tokens or 1000, seconds or 0.05) if tokens > 1 or seconds else None
+    wire_format = wishes.wire_format
+    source = wishes.merging(reader)
     is_sse = wire_format.media_type == "text/event-stream"
     frame = _sse_frame if is_sse else _line
     heartbeat = sse.HEARTBEAT if is_sse else b" "
 
     def body() -> Iterator[bytes]:
+        retry_due = is_sse
+        heartbeat_at = time.monotonic() + settings.heartbeat_seconds
         with streams.attending(reader), _noticing(request.environ, reader.leave, settings):
-            retry_due = is_sse
-            source = merging or reader
             while not (source.ended or source.left):
-                records = source.next(settings.heartbeat_seconds)
+                try:
+                    records = source.next(max(0.0, heartbeat_at - time.monotonic()))
+                except StreamingError as error:
+                    yield b"".join(map(frame, _in_band(error, wire_format)))
+                    return
                 out = b"".join(
                     [frame(message) for record in records for message in wire_format.encode(record)]
                 )
-                if out and retry_due:
+                if not out:
+                    if source.ended or source.left or time.monotonic() < heartbeat_at:
+                        continue
+                    out = heartbeat
+                elif retry_due:
                     out = b"retry: %d\n" % RECONNECT_MILLISECONDS + out
                     retry_due = False
-                if out:
-                    yield out
-                elif not records and not source.left and not source.ended:
-                    yield heartbeat
+                yield out
+                heartbeat_at = time.monotonic() + settings.heartbeat_seconds
 
-    response = Response(stream_with_context(body()), status, HEADERS)
+    response = Response(stream_with_context(body()), headers={**HEADERS, **headers})
     response.content_type = sse.CONTENT_TYPE if is_sse else wire_format.media_type
-    response.headers.update(headers or {})
     return response
+
+
+def _in_band(error: StreamingError, wire_format: WireFormat) -> list[Message]:
+    """Say what keeps this reader from going on; without an id, since the log does not hold it."""
+    said = Error(error.info(partial=True, request_id=request_id()), done=True)
+    return [Message(message.data) for message in wire_format.encode(Record(0, 0, encode(said)))]
 
 
 def _sse_frame(message: Message) -> bytes:

@@ -2,10 +2,11 @@
 
 from flask import Blueprint, Response, request
 
+from streaming import sse
 from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.web import _orders
-from streaming.web._responses import cursor_of, event_stream, format_of
+from streaming.web._responses import Wishes, cursor_of, event_stream
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
@@ -14,23 +15,18 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/stream")
     def ask() -> Response:
         order = _orders.from_query(request, settings)
-        wire_format = format_of(request, "simple")
+        wishes = Wishes.of(request, "simple")
         after = cursor_of(request)
-        if order.key is None and after.seq:
+        if request.method == "HEAD":
+            return Response(content_type=sse.CONTENT_TYPE)
+        if after.seq and not (order.key and streams.find(order.key)):
             # An EventSource that reconnects on its own must never start, and bill, a second run.
             return Response(status=204)
-        started = streams.start(order)
-        reader = streams.reader(started.stream_id, after)
+        stream_id = streams.start(order).stream_id
+        reader = streams.reader(stream_id, after)
         if reader.ended:
             return Response(status=204)
-        at = f"/streams/{started.stream_id}"
-        return event_stream(
-            request,
-            streams,
-            settings,
-            reader,
-            wire_format,
-            {"Stream-Id": started.stream_id, "Content-Location": at},
-        )
+        headers = {"Stream-Id": stream_id, "Content-Location": f"/streams/{stream_id}"}
+        return event_stream(request, streams, settings, reader, wishes, headers)
 
     return blueprint

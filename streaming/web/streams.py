@@ -6,7 +6,7 @@ from streaming.settings import Settings
 from streaming.streams import Started, Streams
 from streaming.web import _orders
 from streaming.web._errors import json_response
-from streaming.web._responses import cursor_of, event_stream, format_of, seconds_of
+from streaming.web._responses import Wishes, cursor_of, event_stream, seconds_of
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
@@ -16,12 +16,12 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def start() -> Response:
         order = _orders.from_body(request, settings)
         follow = _wants_events()
-        wire_format = format_of(request, "native")
+        wishes = Wishes.of(request, "native")
         started = streams.start(order)
         headers = _headers(started)
         if follow:
             reader = streams.reader(started.stream_id)
-            return event_stream(request, streams, settings, reader, wire_format, headers)
+            return event_stream(request, streams, settings, reader, wishes, headers)
         state = "running" if not started.replayed else streams.snapshot(started.stream_id).state
         body = {"stream_id": started.stream_id, "state": state, "links": _links(started.stream_id)}
         response = json_response(body, 200 if started.replayed else 201)
@@ -34,11 +34,11 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         if not _wants_events():
             wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
             return json_response(streams.snapshot(stream_id, after, wait_seconds))
-        wire_format = format_of(request, "native")
+        wishes = Wishes.of(request, "native")
         reader = streams.reader(stream_id, after)
         if reader.ended:
             return Response(status=204)  # tells EventSource to stop reconnecting
-        return event_stream(request, streams, settings, reader, wire_format, {"Stream-Id": stream_id})
+        return event_stream(request, streams, settings, reader, wishes, {"Stream-Id": stream_id})
 
     @blueprint.post("/<stream_id>/cancel")
     def cancel(stream_id: str) -> Response:

@@ -1,0 +1,156 @@
+"""Group commit: what arrives in one turn of the event loop is committed together, with no timer.
+
+The first write asks for a flush at the loop's next turn. A commit in WAL mode
+is a write without a sync, so it happens on the loop; copying the WAL into the
+file does sync, and happens in a thread.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import apsw
+import gevent
+from gevent.hub import Waiter
+
+from streaming.errors import StoreUnavailable, StreamingError
+from streaming.eventlogs._sqlite_file import StoreFile
+
+logger = logging.getLogger(__name__)
+
+BUSY_SECONDS = 5.0
+BUSY_PAUSE_SECONDS = 0.001
+CHECKPOINT_PAGES = 1000
+# Somebody who always writes keeps a checkpoint from reaching the end of the WAL,
+# so from this size on writes wait for it.
+LONGEST_WAL_PAGES = 8000
+
+Write = Callable[[apsw.Connection], Any]
+
+
+class _Entry(NamedTuple):
+    """A write that waits for its commit, who waits for it, and whom to tell."""
+
+    write: Write
+    wakes: str
+    waiter: "Waiter[Any]"
+
+
+class GroupCommit:
+    def __init__(self, file: StoreFile, wake: Callable[[str], None]) -> None:
+        """``wake`` is called, after a commit, with each stream id that its writes named."""
+        self._file = file
+        self._wake = wake
+        self._queue: list[_Entry] = []
+        self._flush_due = False
+        self._busy_since = 0.0
+        self._wal_pages = 0
+        self._checkpointing = False
+        self._closed = False
+        file.set_wal_hook(self._note_wal_pages)
+
+    def run(self, write: Write, wakes: str = "") -> Any:
+        """Run ``write`` in a transaction and return what it returned, once that is committed.
+
+        Blocks the calling greenlet. A `StreamingError` it raises is raised
+        here, and must mean that it wrote nothing.
+        """
+        if self._closed:
+            raise StoreUnavailable("this event log was closed")
+        waiter: Waiter[Any] = Waiter()
+        self._queue.append(_Entry(write, wakes, waiter))
+        self._ask_for_flush()
+        return waiter.get()
+
+    def close(self) -> None:
+        """Commit what is queued; refuse what comes after."""
+        if not self._closed:
+            self.run(lambda db: None)
+            self._closed = True
+
+    def _ask_for_flush(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            gevent.get_hub().loop.run_callback(self._flush)
+
+    def _flush(self) -> None:
+        """Commit all that is queued, then wake those who wait. Runs in the hub: never blocks."""
+        self._flush_due = False
+        if self._checkpointing and self._wal_pages > LONGEST_WAL_PAGES:
+            return  # the checkpoint asks again when it is done
+        queue, self._queue = self._queue, []
+        if not queue:
+            return
+        try:
+            self._settle(queue)
+        except apsw.BusyError:
+            self._try_again(queue)
+
+    def _settle(self, queue: list[_Entry]) -> None:
+        try:
+            outcomes = self._transact([entry.write for entry in queue])
+        except apsw.BusyError:
+            raise
+        except Exception as error:
+            if len(queue) > 1:  # find out which of them it was
+                for entry in queue:
+                    self._settle([entry])
+                return
+            if not isinstance(error, StreamingError):
+                logger.exception("a write to the event log broke")
+            outcomes = [error]
+        self._busy_since = 0.0
+        for stream_id in {entry.wakes for entry in queue if entry.wakes}:
+            self._wake(stream_id)
+        for entry, outcome in zip(queue, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                entry.waiter.throw(outcome)
+            else:
+                entry.waiter.switch(outcome)
+        if self._wal_pages > CHECKPOINT_PAGES and not self._checkpointing:
+            self._checkpointing = True
+            gevent.spawn(self._checkpoint)
+
+    def _transact(self, writes: list[Write]) -> list[Any]:
+        outcomes: list[Any] = []
+        with self._file.translated_errors():
+            db = self._file.db
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                for write in writes:
+                    try:
+                        outcomes.append(write(db))
+                    except StreamingError as refused:
+                        outcomes.append(refused)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        return outcomes
+
+    def _try_again(self, queue: list[_Entry]) -> None:
+        """Another process is writing: let this one's other greenlets run meanwhile."""
+        now = time.monotonic()
+        self._busy_since = self._busy_since or now
+        if now - self._busy_since > BUSY_SECONDS:
+            self._busy_since = 0.0
+            for entry in queue:
+                entry.waiter.throw(StoreUnavailable("the event log is held by another process"))
+            return
+        self._queue = queue + self._queue
+        self._flush_due = True
+        gevent.spawn_later(BUSY_PAUSE_SECONDS, gevent.get_hub().loop.run_callback, self._flush)
+
+    def _note_wal_pages(self, pages: int) -> None:
+        self._wal_pages = pages
+
+    def _checkpoint(self) -> None:
+        try:
+            gevent.get_hub().threadpool.apply(self._file.checkpoint)
+        except apsw.Error:
+            logger.warning("a checkpoint failed, to be tried again", exc_info=True)
+        finally:
+            self._checkpointing = False
+            self._ask_for_flush()

@@ -1,0 +1,188 @@
+"""``/``: the page. The server writes the question and the text so far; a script goes on from there."""
+
+import secrets
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from flask import Blueprint, Request, Response, make_response, redirect, render_template, request, url_for
+from markupsafe import Markup, escape
+
+from streaming.errors import ErrorInfo, InvalidRequest, StreamingError
+from streaming.events import Cursor, Metrics, Reasoning, ToolCall, decode
+from streaming.settings import Settings
+from streaming.streams import Snapshot, Streams
+from streaming.web import _errors, _orders
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": with that, a browser hides the origin of the form from us too.
+    "Referrer-Policy": "same-origin",
+}
+_FINISHED = {
+    "cancelled": "Stopped; the text so far is kept",
+    "length": "Ended at the length limit",
+    "content_filter": "Ended by the model's content filter",
+}
+
+
+class Conversation(NamedTuple):
+    """What the page shows of one stream."""
+
+    stream_id: str
+    question: str
+    model: str
+    text: str
+    reasoning: str
+    tool_calls: list[str]
+    cursor: str
+    state: str
+    """``busy``, ``done``, ``stopped``, ``interrupted`` or ``error``."""
+    words: str
+    """The same for a reader."""
+
+
+def create(streams: Streams, settings: Settings) -> Blueprint:
+    blueprint = Blueprint("page", __name__)
+
+    @blueprint.get("/")
+    def show() -> Response:
+        stream_id = request.args.get("stream")
+        if not stream_id:
+            return _page(settings)
+        try:
+            conversation = _conversation(streams, stream_id)
+        except StreamingError as error:
+            return _refusal(settings, error)
+        return _page(settings, conversation=conversation)
+
+    @blueprint.post("/")
+    def ask() -> Response:
+        try:
+            _check_origin(request)
+            started = streams.start(_orders.from_form(request, settings))
+        except StreamingError as error:
+            return _refusal(settings, error, typed=request.form.get("prompt", ""))
+        return make_response(redirect(url_for(".show", stream=started.stream_id), 303))
+
+    blueprint.add_app_template_filter(_exactly, "exactly")
+    return blueprint
+
+
+def _page(
+    settings: Settings,
+    status: int = 200,
+    *,
+    conversation: Conversation | None = None,
+    refusal: ErrorInfo | None = None,
+    typed: str = "",
+) -> Response:
+    html = render_template(
+        "index.html",
+        settings=settings,
+        conversation=conversation,
+        refusal=refusal,
+        typed=typed,
+        form_key=secrets.token_hex(16),
+    )
+    return Response(html, status, HEADERS, content_type="text/html; charset=utf-8")
+
+
+def _refusal(settings: Settings, error: StreamingError, typed: str = "") -> Response:
+    info = error.info(request_id=_errors.request_id())
+    response = _page(settings, error.status, refusal=info, typed=typed)
+    if error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    return response
+
+
+def _conversation(streams: Streams, stream_id: str) -> Conversation:
+    asked = streams.asked(stream_id)
+    snapshot = streams.snapshot(stream_id)
+    reasoning, tool_calls = _beside_text(streams, snapshot)
+    state, words = _told(snapshot)
+    return Conversation(
+        stream_id,
+        asked["prompt"],
+        asked["model"],
+        snapshot.text,
+        reasoning,
+        tool_calls,
+        snapshot.cursor,
+        state,
+        words,
+    )
+
+
+def _beside_text(streams: Streams, snapshot: Snapshot) -> tuple[str, list[str]]:
+    """Return the reasoning and the tool calls up to the snapshot's cursor."""
+    last = Cursor.parse(snapshot.cursor).seq
+    reasoning: list[str] = []
+    tool_calls: list[str] = []
+    with streams.reader(snapshot.stream_id) as reader:
+        while reader.cursor.seq < last and (records := reader.next(0)):
+            for record in records:
+                if record.seq > last or not record.is_a("reasoning", "tool_call"):
+                    continue
+                match decode(record.payload):
+                    case Reasoning(content):
+                        reasoning.append(content)
+                    case ToolCall() as call:
+                        tool_calls.append(_in_words(call))
+    return "".join(reasoning), tool_calls
+
+
+def _in_words(call: ToolCall) -> str:
+    arguments = call.args_text or msgspec.json.encode(call.args).decode()
+    return f"Tool call: {call.tool}({arguments})"
+
+
+def _told(snapshot: Snapshot) -> tuple[str, str]:
+    """Return the state of the page and the words for it; ``page.js`` has the same ones."""
+    if error := snapshot.error:
+        hint = "Asking again may help." if error.retryable else "Asking the same again will hardly help."
+        kept = " The text so far is kept." if error.partial else ""
+        interrupted = snapshot.state == "interrupted"
+        head = "Interrupted" if interrupted else "Error"
+        return "interrupted" if interrupted else "error", f"{head}: {error.message}. {hint}{kept}"
+    if snapshot.finish_reason is None:
+        return "busy", "The answer is being written"
+    words = _FINISHED.get(snapshot.finish_reason, "Done")
+    state = "stopped" if snapshot.finish_reason == "cancelled" else "done"
+    return state, f"{words}.{_numbers(snapshot.metrics)}"
+
+
+def _numbers(metrics: Metrics | None) -> str:
+    if metrics is None:
+        return ""
+    about = "About " if metrics.estimated else ""
+    seconds, pace = metrics.elapsed_seconds, metrics.tokens_per_second
+    return f" {about}{metrics.tokens} tokens in {seconds:.1f} s ({pace:.1f} tokens/s)."
+
+
+def _exactly(text: str) -> Markup:
+    r"""Return ``text`` as HTML that a browser reads back as the same characters.
+
+    A bare carriage return would be read as a line feed.
+
+    >>> _exactly("<b>\r")
+    Markup('&lt;b&gt;&#13;')
+    """
+    return Markup(str(escape(text)).replace("\r", "&#13;"))
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse a form that another site's page sent: it would ask, and pay, in the visitor's name."""
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if site:
+        ours = site in ("same-origin", "none")
+    else:
+        ours = origin is None or urlsplit(origin).netloc == request.host
+    if not ours:
+        raise InvalidRequest("this form was sent by another site", code="origin", status=403)

@@ -1,0 +1,188 @@
+"""Fixtures of the browser tests: the service as processes, and Chromium in front of it.
+
+Every tab is watched: a script error, a breach of the content security policy
+or a request to another host fails the test that opened it.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "live"))
+
+from service import Service, Upstream
+
+StartService = Callable[..., Service]
+
+LAN_HOST = "sluice.test"
+"""A name of 127.0.0.1 for which the browser has no secure context, as for any other machine."""
+DEMO = {"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None, "MODEL": None}
+
+
+class Cable:
+    """A TCP port that leads to another one, until it is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._whole = True
+        self._ends: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection, and every new one at once."""
+        self._whole = False
+        for end in self._ends:
+            # Not close: a thread that waits in recv would not notice.
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Let new connections through again."""
+        self._whole = True
+
+    def remove(self) -> None:
+        """Cut it for good."""
+        self.cut()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _address = self._listening.accept()
+                if not self._whole:
+                    near.close()
+                    continue
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._ends += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def cable(service: Service) -> Iterator[Cable]:
+    """A way to ``service`` that can be cut."""
+    cable = Cable(service.port)
+    yield cable
+    cable.remove()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _real_threads() -> None:
+    """Playwright has a loop of its own, which a patched interpreter would stop."""
+    monkey = sys.modules.get("gevent.monkey")
+    assert not (monkey and monkey.is_module_patched("socket")), "run the browser tests in their own pytest"
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """The upstream of every service here that is not a demo."""
+    upstream = Upstream()
+    yield upstream
+    upstream.stop()
+
+
+@pytest.fixture(scope="session")
+def service(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One worker, whose model plays what a test's prompt says."""
+    service = Service(tmp_path_factory.mktemp("service"), upstream.base_url)
+    yield service
+    service.kill()
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two workers with the demo model."""
+    pace = {"DEMO_TOKENS_PER_SECOND": "600"}
+    service = Service(tmp_path_factory.mktemp("demo"), "", workers=2, environment=DEMO | pace)
+    yield service
+    service.kill()
+
+
+@pytest.fixture
+def start_service(upstream: Upstream, tmp_path: Path) -> Iterator[StartService]:
+    """Start services for one test, all on one event log: ``start_service(**Service's arguments)``."""
+    started: list[Service] = []
+
+    def start(**arguments: object) -> Service:
+        started.append(Service(tmp_path, upstream.base_url, **arguments))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.kill()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the whole run."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert chromium, "the browser tests need Chromium: install it, or name its program in CHROMIUM"
+    options = ["--no-sandbox", f"--host-resolver-rules=MAP {LAN_HOST} 127.0.0.1"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Open browser contexts with Playwright's options; they are watched until the test ends."""
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def open_context(**options: object) -> BrowserContext:
+        context = browser.new_context(**options)
+        context.set_default_timeout(15_000)
+        context.on("weberror", lambda event: faults.append(f"script error: {event.error}"))
+        context.on("console", lambda message: faults.extend(_breaches(message.text)))
+        context.on("request", lambda request: faults.extend(_strangers(request.url)))
+        contexts.append(context)
+        return context
+
+    yield open_context
+    for context in contexts:
+        context.close()
+    assert not faults, faults
+
+
+@pytest.fixture
+def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
+    """One browser context."""
+    return new_context()
+
+
+@pytest.fixture
+def tab(context: BrowserContext) -> Page:
+    """One empty tab."""
+    return context.new_page()
+
+
+def _breaches(text: str) -> list[str]:
+    return [text] if "Content Security Policy" in text or "Refused to" in text else []
+
+
+def _strangers(url: str) -> list[str]:
+    parts = urlsplit(url)
+    ours = parts.scheme in ("data", "about") or parts.hostname in ("127.0.0.1", LAN_HOST)
+    return [] if ours else [f"a request to another host: {url}"]
