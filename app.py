@@ -30,6 +30,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         source: Source = plugins.create("sources", name, settings)
         return source
 
+    load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
     streams = Streams(log, load_source, settings)
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML

@@ -213,7 +213,8 @@ function numbers(metrics) {
   if (!metrics) return "";
   const about = metrics.estimated ? "About " : "";
   const seconds = metrics.elapsed_seconds.toFixed(1);
-  return ` ${about}${metrics.tokens} tokens in ${seconds} s (${metrics.tokens_per_second.toFixed(1)} tokens/s).`;
+  const pace = metrics.tokens_per_second ? ` (${metrics.tokens_per_second.toFixed(1)} tokens/s)` : "";
+  return ` ${about}${metrics.tokens} tokens in ${seconds} s${pace}.`;
 }
 
 // Stopping

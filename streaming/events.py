@@ -32,7 +32,8 @@ class Extra(Struct, frozen=True, omit_defaults=True):
 class Metrics(Struct, frozen=True, omit_defaults=True):
     tokens: int
     elapsed_seconds: float
-    tokens_per_second: float
+    tokens_per_second: float | None = None
+    """After the first one; absent where there was too little time to tell."""
     time_to_first_token_ms: float | None = None
     estimated: bool = False
     """True where ``tokens`` counts deltas, because the upstream gave no count."""
@@ -139,21 +140,25 @@ _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe
 _to_json = Encoder().encode
 
 
-def encode(event: Event) -> bytes:
-    r"""Return the event as one line of JSON.
+def json_line(value: Any) -> bytes:
+    r"""Return JSON that ends no line for any reader.
 
-    Nothing in it ends a line for any reader: the ASCII control characters,
-    U+0085, U+2028 and U+2029 are escaped. Raises ``UnicodeEncodeError`` for a
-    lone surrogate.
+    The ASCII control characters, U+0085, U+2028 and U+2029 are escaped. Raises
+    ``UnicodeEncodeError`` for a lone surrogate.
 
-    >>> encode(Token("a\u2028b"))
-    b'{"type":"token","content":"a\\u2028b"}'
+    >>> json_line("a\u2028b")
+    b'"a\\u2028b"'
     """
-    payload = _to_json(event)
+    payload = _to_json(value)
     for raw, escaped in _LINE_BREAKS:
         if raw in payload:
             payload = payload.replace(raw, escaped)
     return payload
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as one line of JSON, as it stands in the log. Raises as `json_line`."""
+    return json_line(event)
 
 
 decode: Callable[[bytes], Event] = Decoder(Event).decode

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 SWEEP_SECONDS = 2.0
 METRICS_SECONDS = 2.0
+SHORTEST_RATE_SECONDS = 0.1
 STOP_SECONDS = 2.0
 """What a run has for its last event when it is stopped."""
 
@@ -413,7 +414,7 @@ class Tally:
         return Metrics(
             tokens,
             round(elapsed, 3),
-            round(tokens / writing, 1) if writing > 0 else 0.0,
+            round((tokens - 1) / writing, 1) if tokens > 1 and writing >= SHORTEST_RATE_SECONDS else None,
             self._first_token_ms,
             estimated=not isinstance(count, int),
         )

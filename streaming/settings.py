@@ -79,12 +79,11 @@ class Settings:
                 }
                 if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
                     raise SettingsError(f"{f.name.upper()}: {value} is not a number above 0")
-        if self.openai_base_url:
-            parts = urlsplit(self.openai_base_url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise SettingsError("OPENAI_BASE_URL: write a URL such as http://127.0.0.1:11434/v1")
-            if parts.username or parts.password:
-                raise SettingsError("OPENAI_BASE_URL: put the key in OPENAI_API_KEY, not in the URL")
+        for name in ("openai_base_url", "upstream_proxy"):
+            if url := getattr(self, name):
+                _check_url(name.upper(), url)
+        if self.port > 65535:
+            raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
         if self.models and self.model and self.model not in self.models:
             raise SettingsError(f"MODEL: {self.model!r} is not one of MODELS")
 
@@ -139,6 +138,18 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if kind is not str:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
+
+
+def _check_url(name: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise SettingsError(f"{name}: {url!r} is not a URL such as http://127.0.0.1:11434/v1")
+    if name == "OPENAI_BASE_URL" and (parts.username or parts.password):
+        raise SettingsError(f"{name}: put the key in OPENAI_API_KEY, not in the URL")
 
 
 _BOOLEANS = {

@@ -19,9 +19,11 @@ from streaming.events import (
     Error,
     Metrics,
     MetricsTick,
+    Reasoning,
     Start,
     Status,
     Token,
+    ToolCall,
     Usage,
     decode,
     encode,
@@ -60,16 +62,21 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A stream at one moment. ``text`` is what came after the cursor that was given."""
+    """A stream at one moment; text, reasoning and tool calls are what came after the cursor given."""
 
     stream_id: str
     state: State
     text: str
     cursor: str
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = []
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     metrics: Metrics | None = None
     error: ErrorInfo | None = None
+    last_seq: int | None = None
+    """Of an ended stream, as ``text_sha256`` is: for clients that check what they have."""
+    text_sha256: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -184,6 +191,8 @@ class Streams:
         with self._opened(reader):
             self._note_poll(reader, wait_seconds)
             text: list[str] = []
+            reasoning: list[str] = []
+            tool_calls: list[ToolCall] = []
             seen: dict[str, Any] = {}
             records = reader.next(wait_seconds)
             while records:
@@ -191,6 +200,10 @@ class Streams:
                     match decode(record.payload):
                         case Token(content):
                             text.append(content)
+                        case Reasoning(content):
+                            reasoning.append(content)
+                        case ToolCall() as call:
+                            tool_calls.append(call)
                         case Usage(usage):
                             seen["usage"] = usage
                         case MetricsTick(metrics):
@@ -199,7 +212,15 @@ class Streams:
                             seen |= _told(last)
                 records = reader.next(0)
             state = self._log.head(stream_id).state if reader.ended else "running"
-            return Snapshot(stream_id, state, "".join(text), str(reader.cursor), **seen)
+            return Snapshot(
+                stream_id,
+                state,
+                "".join(text),
+                str(reader.cursor),
+                "".join(reasoning),
+                tool_calls,
+                **seen,
+            )
 
     def cancel(self, stream_id: str) -> Receipt:
         """End a run, wherever it is produced; wait until it has ended.
@@ -290,7 +311,11 @@ class Streams:
 
 
 def _told(last: Done | Error) -> dict[str, Any]:
-    told: dict[str, Any] = {"metrics": last.metrics}
+    told: dict[str, Any] = {
+        "metrics": last.metrics,
+        "last_seq": last.last_seq,
+        "text_sha256": last.text_sha256,
+    }
     if last.usage is not None:
         told["usage"] = last.usage
     if isinstance(last, Done):

@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.001
+FEWEST_ATTEMPTS = 200
 CHECKPOINT_PAGES = 1000
+CHECKPOINT_PAUSE_SECONDS = 0.5
 # Somebody who always writes keeps a checkpoint from reaching the end of the WAL,
 # so from this size on writes wait for it.
 LONGEST_WAL_PAGES = 8000
@@ -45,8 +47,10 @@ class GroupCommit:
         self._queue: list[_Entry] = []
         self._flush_due = False
         self._busy_since = 0.0
+        self._busy_attempts = 0
         self._wal_pages = 0
         self._checkpointing = False
+        self._next_checkpoint = 0.0
         self._closed = False
         file.set_wal_hook(self._note_wal_pages)
 
@@ -101,6 +105,7 @@ class GroupCommit:
                 logger.exception("a write to the event log broke")
             outcomes = [error]
         self._busy_since = 0.0
+        self._busy_attempts = 0
         for stream_id in {entry.wakes for entry in queue if entry.wakes}:
             self._wake(stream_id)
         for entry, outcome in zip(queue, outcomes, strict=True):
@@ -108,7 +113,8 @@ class GroupCommit:
                 entry.waiter.throw(outcome)
             else:
                 entry.waiter.switch(outcome)
-        if self._wal_pages > CHECKPOINT_PAGES and not self._checkpointing:
+        due = self._wal_pages > CHECKPOINT_PAGES and time.monotonic() >= self._next_checkpoint
+        if due and not self._checkpointing:
             self._checkpointing = True
             gevent.spawn(self._checkpoint)
 
@@ -134,8 +140,11 @@ class GroupCommit:
         """Another process is writing: let this one's other greenlets run meanwhile."""
         now = time.monotonic()
         self._busy_since = self._busy_since or now
-        if now - self._busy_since > BUSY_SECONDS:
+        self._busy_attempts += 1
+        # Counted too, because the clock also goes on while this process does not.
+        if now - self._busy_since > BUSY_SECONDS and self._busy_attempts > FEWEST_ATTEMPTS:
             self._busy_since = 0.0
+            self._busy_attempts = 0
             for entry in queue:
                 entry.waiter.throw(StoreUnavailable("the event log is held by another process"))
             return
@@ -147,10 +156,12 @@ class GroupCommit:
         self._wal_pages = pages
 
     def _checkpoint(self) -> None:
+        done = False
         try:
-            gevent.get_hub().threadpool.apply(self._file.checkpoint)
+            done = gevent.get_hub().threadpool.apply(self._file.checkpoint)
         except apsw.Error:
             logger.warning("a checkpoint failed, to be tried again", exc_info=True)
         finally:
             self._checkpointing = False
+            self._next_checkpoint = 0.0 if done else time.monotonic() + CHECKPOINT_PAUSE_SECONDS
             self._ask_for_flush()

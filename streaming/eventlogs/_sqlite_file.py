@@ -115,12 +115,19 @@ class StoreFile:
             self._open()
         self._replaced()
 
-    def checkpoint(self) -> None:
-        """Copy the WAL into the file. Blocks: to be called in another thread, hence its own connection."""
+    def checkpoint(self) -> bool:
+        """Copy the WAL into the file; return ``False`` if another process is doing so.
+
+        Blocks: to be called in another thread, hence its own connection.
+        """
         db = apsw.Connection(str(self._path))
         try:
             self._configure(db)
             db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            return False
+        else:
+            return True
         finally:
             db.close()
 

@@ -1,8 +1,6 @@
 """Text and an end, for pages of six lines: ``{"content": …, "done": false}``."""
 
-from msgspec.json import encode as to_json
-
-from streaming.events import Done, Error, Record, Start, Token, decode
+from streaming.events import Done, Error, Record, Start, Token, decode, json_line
 from streaming.formats import Message, WireFormat
 
 
@@ -22,7 +20,7 @@ class SimpleFormat:
                 said = {"error": error, "done": True}
             case _:
                 return ()
-        return (Message(to_json(said), str(record.cursor)),)
+        return (Message(json_line(said), str(record.cursor)),)
 
 
 def create(show_metrics: bool = False) -> WireFormat:

@@ -1,29 +1,36 @@
-"""The text itself, ended by ``[DONE]``; a failure is said in a JSON object instead.
+"""The text itself, ended by ``[DONE]``; any other end is said in a JSON object instead.
 
 An event's data may hold several lines. A line ends at LF, CR or CRLF in this
 grammar and arrives as LF, so a carriage return of the model becomes a newline.
 """
 
-from msgspec.json import encode as to_json
-
-from streaming.events import Done, Error, Record, Token, decode
+from streaming.errors import ErrorInfo
+from streaming.events import Done, Error, Record, Token, decode, json_line
 from streaming.formats import Message, WireFormat
+
+END = b"[DONE]"
+_CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partial=True)
 
 
 class TextFormat:
     media_type = "text/event-stream"
 
     def encode(self, record: Record) -> tuple[Message, ...]:
+        id = str(record.cursor)
         match decode(record.payload):
+            case Token(content) if content.encode() == END:
+                # Said by the model, it must not end the stream.
+                return Message(END[:-1]), Message(END[-1:], id)
             case Token(content) if content:
-                data = content.encode()
+                return (Message(content.encode(), id),)
+            case Done("cancelled"):
+                return (Message(json_line({"error": _CANCELLED}), id),)
             case Done():
-                data = b"[DONE]"
+                return (Message(END, id),)
             case Error(error):
-                data = to_json({"error": error})
+                return (Message(json_line({"error": error}), id),)
             case _:
                 return ()
-        return (Message(data, str(record.cursor)),)
 
 
 def create(show_metrics: bool = False) -> WireFormat:

@@ -8,6 +8,7 @@ Source: OpenAI API reference, "The chat completion chunk object".
 """
 
 import json
+import math
 from typing import Any, NoReturn
 
 import msgspec
@@ -65,11 +66,13 @@ class ChunkReader:
 
     def end(self) -> list[Event]:
         """Return what was held back until the end of the answer."""
-        left: list[Event] = [
-            Token("\ufffd", refusal=name == "refusal")
-            for name in ("content", "refusal")
-            if self._halves.pop(name, "")
-        ]
+        left: list[Event] = []
+        for name in self._halves:
+            if name in ("content", "refusal"):
+                left.append(Token("\ufffd", refusal=name == "refusal"))
+            else:
+                left.append(Reasoning("\ufffd", name))
+        self._halves.clear()
         return left + self._take_calls()
 
     def _read_choice(
@@ -111,15 +114,18 @@ class ChunkReader:
             if not isinstance(index, int):
                 index = len(self._calls) - (0 if fragment.get("id") or not self._calls else 1)
             if index not in self._calls:
-                complete += self._take_calls()
+                complete += self._take_calls(only_whole=True)
             self._calls.setdefault(index, _Call()).add(fragment)
         return complete
 
-    def _take_calls(self) -> list[Event]:
-        calls = [call.event() for call in self._calls.values() if not call.taken]
+    def _take_calls(self, only_whole: bool = False) -> list[Event]:
+        taken: list[Event] = []
         for call in self._calls.values():
-            call.taken = True
-        return list(calls)
+            event = call.event()
+            if not call.taken and (event.args is not None or not only_whole):
+                call.taken = True
+                taken.append(event)
+        return taken
 
     def _join(self, name: str, text: str) -> str:
         """Join the halves of a character whose surrogates came in two deltas."""
@@ -168,6 +174,8 @@ class _Call:
 
     def add(self, fragment: dict[str, Any]) -> None:
         function = fragment.get("function") or fragment.get("custom") or {}
+        if not isinstance(function, dict):
+            raise UpstreamBadResponse("the model sent what is not a tool call", code="json")
         self._id = self._id or str(fragment.get("id") or "")
         self._name = self._name or str(function.get("name") or "")
         self._arguments.append(str(function.get("arguments") or function.get("input") or ""))
@@ -212,7 +220,10 @@ def _too_deep() -> UpstreamBadResponse:
 def _parse_oddities(data: bytes) -> dict[str, Any]:
     try:
         chunk = json.loads(
-            data.decode("utf-8", "replace"), parse_constant=_refuse_constant, parse_int=_integer
+            data.decode("utf-8", "replace"),
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_finite,
         )
     except (ValueError, RecursionError):
         raise UpstreamBadResponse("the model sent what is not JSON", code="json") from None
@@ -223,6 +234,13 @@ def _parse_oddities(data: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number too large")
+    return value
 
 
 def _integer(digits: str) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from typing import Any, Literal, NoReturn
+from urllib.parse import urlsplit
 
 import msgspec
 from flask import Request
@@ -71,6 +72,7 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
 
 def from_body(request: Request, settings: Settings) -> Order:
     """Read ``POST /streams``. Raises `InvalidRequest`."""
+    _check_origin(request)
     create = _decode(_body(request, settings))
     key = request.headers.get("Idempotency-Key")
     if key is not None:
@@ -82,6 +84,7 @@ def from_body(request: Request, settings: Settings) -> Order:
 
 def from_query(request: Request, settings: Settings) -> Order:
     """Read ``GET /stream?prompt=…``. Raises `InvalidRequest`."""
+    _check_origin(request)
     known = {"prompt", "model", "message_id", "instructions", "source", "on_disconnect"} | READER_PARAMETERS
     for name in request.args:
         if name not in known:
@@ -96,6 +99,7 @@ def from_query(request: Request, settings: Settings) -> Order:
 
 def from_form(request: Request, settings: Settings) -> Order:
     """Read the page's own form, as a browser without JavaScript sends it. Raises `InvalidRequest`."""
+    _check_origin(request)
     request.max_form_memory_size = settings.max_body_bytes
     # A form's line ends are CRLF, whatever was typed.
     create = Create(prompt=request.form.get("prompt", "").replace("\r\n", "\n"))
@@ -111,12 +115,30 @@ def from_form(request: Request, settings: Settings) -> Order:
 READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "wait"})
 
 
+def _check_origin(request: Request) -> None:
+    """Refuse what another site's page sent: it would ask, and pay, in the visitor's name.
+
+    Source: Fetch Metadata Request Headers, section 2.4; other clients send neither header.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if site:
+        ours = site in ("same-origin", "none")
+    else:
+        ours = origin is None or urlsplit(origin).netloc == request.host
+    if not ours:
+        raise InvalidRequest("this was sent by another site's page", code="origin", status=403)
+
+
 def _body(request: Request, settings: Settings) -> bytes:
-    if request.mimetype not in ("application/json", ""):
+    if request.mimetype != "application/json":
         raise InvalidRequest(
             "send JSON, with Content-Type: application/json", code="content_type", status=415
         )
     body = request.get_data(cache=False)
+    if request.content_length is None and len(body) >= settings.max_body_bytes:
+        # A chunked body is cut at the limit without a word.
+        raise InvalidRequest("the body is too large", code="too_large", status=413)
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object", code="json")
     return body

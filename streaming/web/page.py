@@ -2,14 +2,13 @@
 
 import secrets
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
-from flask import Blueprint, Request, Response, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from markupsafe import Markup, escape
 
-from streaming.errors import ErrorInfo, InvalidRequest, StreamingError
-from streaming.events import Cursor, Metrics, Reasoning, ToolCall, decode
+from streaming.errors import ErrorInfo, StreamingError
+from streaming.events import Metrics, ToolCall
 from streaming.settings import Settings
 from streaming.streams import Snapshot, Streams
 from streaming.web import _errors, _orders
@@ -64,7 +63,6 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.post("/")
     def ask() -> Response:
         try:
-            _check_origin(request)
             started = streams.start(_orders.from_form(request, settings))
         except StreamingError as error:
             return _refusal(settings, error, typed=request.form.get("prompt", ""))
@@ -104,37 +102,18 @@ def _refusal(settings: Settings, error: StreamingError, typed: str = "") -> Resp
 def _conversation(streams: Streams, stream_id: str) -> Conversation:
     asked = streams.asked(stream_id)
     snapshot = streams.snapshot(stream_id)
-    reasoning, tool_calls = _beside_text(streams, snapshot)
     state, words = _told(snapshot)
     return Conversation(
         stream_id,
         asked["prompt"],
         asked["model"],
         snapshot.text,
-        reasoning,
-        tool_calls,
+        snapshot.reasoning,
+        [_in_words(call) for call in snapshot.tool_calls],
         snapshot.cursor,
         state,
         words,
     )
-
-
-def _beside_text(streams: Streams, snapshot: Snapshot) -> tuple[str, list[str]]:
-    """Return the reasoning and the tool calls up to the snapshot's cursor."""
-    last = Cursor.parse(snapshot.cursor).seq
-    reasoning: list[str] = []
-    tool_calls: list[str] = []
-    with streams.reader(snapshot.stream_id) as reader:
-        while reader.cursor.seq < last and (records := reader.next(0)):
-            for record in records:
-                if record.seq > last or not record.is_a("reasoning", "tool_call"):
-                    continue
-                match decode(record.payload):
-                    case Reasoning(content):
-                        reasoning.append(content)
-                    case ToolCall() as call:
-                        tool_calls.append(_in_words(call))
-    return "".join(reasoning), tool_calls
 
 
 def _in_words(call: ToolCall) -> str:
@@ -161,8 +140,8 @@ def _numbers(metrics: Metrics | None) -> str:
     if metrics is None:
         return ""
     about = "About " if metrics.estimated else ""
-    seconds, pace = metrics.elapsed_seconds, metrics.tokens_per_second
-    return f" {about}{metrics.tokens} tokens in {seconds:.1f} s ({pace:.1f} tokens/s)."
+    pace = f" ({metrics.tokens_per_second:.1f} tokens/s)" if metrics.tokens_per_second else ""
+    return f" {about}{metrics.tokens} tokens in {metrics.elapsed_seconds:.1f} s{pace}."
 
 
 def _exactly(text: str) -> Markup:
@@ -174,15 +153,3 @@ def _exactly(text: str) -> Markup:
     Markup('&lt;b&gt;&#13;')
     """
     return Markup(str(escape(text)).replace("\r", "&#13;"))
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse a form that another site's page sent: it would ask, and pay, in the visitor's name."""
-    site = request.headers.get("Sec-Fetch-Site")
-    origin = request.headers.get("Origin")
-    if site:
-        ours = site in ("same-origin", "none")
-    else:
-        ours = origin is None or urlsplit(origin).netloc == request.host
-    if not ours:
-        raise InvalidRequest("this form was sent by another site", code="origin", status=403)

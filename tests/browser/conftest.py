@@ -17,9 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "live"))
-
-from service import Service, Upstream
+from tests.live.service import Service, Upstream
 
 StartService = Callable[..., Service]
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 # Makes "service" and "upstream" importable in every import mode of pytest.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from service import Service, Upstream
+from tests.live.service import Service, Upstream
 
 # Small enough to wait for, large enough not to fire on a busy machine.
 SMALL_TIMEOUTS = {

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from conftest import StartService
-from service import (
+
+from tests.live.conftest import StartService
+from tests.live.service import (
     Answer,
     EventReader,
     Service,
@@ -23,7 +24,7 @@ from service import (
     text_of,
     wait_until,
 )
-from upstream import Script, contents
+from tests.live.upstream import Script, contents
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import StartService
-from service import SECRET_KEY, EventReader, Service, Upstream, sequence_of, text_of, wait_until
-from upstream import LEAK, Script, contents
+
+from tests.live.conftest import StartService
+from tests.live.service import SECRET_KEY, EventReader, Service, Upstream, sequence_of, text_of, wait_until
+from tests.live.upstream import LEAK, Script, contents
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -5,8 +5,9 @@ import socket
 
 import openai
 import pytest
-from service import EventReader, Upstream, request, wait_until
-from upstream import contents
+
+from tests.live.service import EventReader, Upstream, request, wait_until
+from tests.live.upstream import contents
 
 pytestmark = pytest.mark.timeout(30)
 

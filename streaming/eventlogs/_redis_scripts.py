@@ -1,0 +1,340 @@
+"""What runs inside the Redis server: one Lua script for each change that must happen whole.
+
+A script runs alone, so it can look and then write. It tells the time by the
+server's clock only. It answers ``false`` (here ``None``) for a stream that is not
+there, a number or a table otherwise.
+
+Keys, all below ``sluice:`` so that an ACL can name them::
+
+    store              hash: id, schema
+    {<stream>}:meta    hash: state gen seq worker cancel created ended key fp request bell token
+    {<stream>}:log     stream: one entry for each batch, its id the seq of the last event
+    {<stream>}:readers hash: worker -> until, in ms of the server's clock
+    key:<key>          "<stream> <fingerprint>", what makes a create idempotent
+    worker:<worker>    hash: until (ms), boot, namespace, pid, started
+    owners             set of workers with running streams
+    running:<worker>   set of its running streams
+    cancels:<worker>   set of those that somebody asked to cancel
+    ended, erased      sorted sets of streams by when that happened
+    bell:<log>         stream: rung to interrupt a worker's blocking read
+
+Source: https://redis.io/docs/latest/develop/interact/programmability/eval-intro/ and, for
+explicit ids and exclusive ranges, https://redis.io/docs/latest/commands/xadd/ and …/xrange/.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+Argument = str | bytes | int | float
+Command = tuple[Argument, ...]
+
+SCHEMA_VERSION = "1"
+SAFETY_SECONDS = 30 * 86_400
+"""No key lives longer than this unless it is used, even when nobody expires it."""
+KEY_SECONDS = 86_400
+"""How long a key makes creating a stream idempotent, at most."""
+
+_PRELUDE = f"""
+local SAFETY_MS, KEY_MS = {SAFETY_SECONDS * 1000}, {KEY_SECONDS * 1000}
+"""
+
+_PRELUDE += """
+local call = redis.call
+local function meta_of(id) return 'sluice:{' .. id .. '}:meta' end
+local function log_of(id) return 'sluice:{' .. id .. '}:log' end
+local function readers_of(id) return 'sluice:{' .. id .. '}:readers' end
+
+local function seconds()
+  local time = call('TIME')
+  return time[1] .. '.' .. string.format('%06d', time[2])
+end
+
+local function milliseconds()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- worker, 'none' | 'over' | 'held', boot, namespace, pid, started
+local function lease_of(worker)
+  local row = call('HMGET', 'sluice:worker:' .. worker, 'until', 'boot', 'namespace', 'pid', 'started')
+  if not row[1] then return {worker, 'none'} end
+  local lease = tonumber(row[1]) > milliseconds() and 'held' or 'over'
+  return {worker, lease, row[2], row[3], row[4], row[5]}
+end
+
+local function keep(id)
+  call('PEXPIRE', meta_of(id), SAFETY_MS)
+  call('PEXPIRE', log_of(id), SAFETY_MS)
+end
+
+local function ring(bell, id)
+  call('XADD', 'sluice:bell:' .. bell, 'MAXLEN', '~', 10000, '*', 'stream', id)
+  call('PEXPIRE', 'sluice:bell:' .. bell, 86400000)
+end
+
+local function forget(id)
+  local key = call('HGET', meta_of(id), 'key')
+  if key and key ~= '' then
+    local owner = call('GET', 'sluice:key:' .. key)
+    if owner and string.sub(owner, 1, #id + 1) == id .. ' ' then call('DEL', 'sluice:key:' .. key) end
+  end
+  call('UNLINK', meta_of(id), log_of(id), readers_of(id))
+  call('ZREM', 'sluice:ended', id)
+  call('ZADD', 'sluice:erased', seconds(), id)
+end
+"""
+
+
+class Script(NamedTuple):
+    source: str
+    sha: str
+
+    def command(self, keys: tuple[str, ...], *arguments: Argument) -> Command:
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+def _script(body: str) -> Script:
+    source = _PRELUDE + body
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def meta_key(stream_id: str) -> str:
+    return f"sluice:{{{stream_id}}}:meta"
+
+
+def log_key(stream_id: str) -> str:
+    return f"sluice:{{{stream_id}}}:log"
+
+
+def readers_key(stream_id: str) -> str:
+    return f"sluice:{{{stream_id}}}:readers"
+
+
+def bell_key(bell: str) -> str:
+    return f"sluice:bell:{bell}"
+
+
+# Name the store, unless it has a name. Returns its id and schema.
+OPEN = _script("""
+local new_id, new_schema = unpack(ARGV)
+if call('HSETNX', 'sluice:store', 'id', new_id) == 1 then
+  call('HSET', 'sluice:store', 'schema', new_schema)
+end
+return call('HMGET', 'sluice:store', 'id', 'schema')
+""")
+
+# Returns {'made' | 'found' | 'mismatch' | 'erased' | 'replaced', id}.
+CREATE = _script("""
+local store, id, worker, bell, count, payloads, key, fingerprint, request = unpack(ARGV)
+if call('HGET', 'sluice:store', 'id') ~= store then return {'replaced'} end
+if call('EXISTS', KEYS[1]) == 1 then return {'made', id} end  -- sent before, the answer was lost
+if call('ZSCORE', 'sluice:erased', id) then return {'erased'} end
+if key ~= '' then
+  local taken = call('GET', 'sluice:key:' .. key)
+  local other, print = string.match(taken or '', '^(%S+) (.*)$')
+  if other and call('EXISTS', meta_of(other)) == 1 then
+    if print ~= fingerprint then return {'mismatch'} end
+    return {'found', other}
+  end
+  call('SET', 'sluice:key:' .. key, id .. ' ' .. fingerprint, 'PX', KEY_MS)
+end
+call('HSET', KEYS[1], 'state', 'running', 'gen', '1', 'seq', count, 'worker', worker, 'cancel', '0',
+  'created', seconds(), 'key', key, 'request', request, 'bell', bell, 'token', '')
+call('XADD', KEYS[2], count .. '-0', 'gen', '1', 'count', count, 'payloads', payloads)
+keep(id)
+call('SADD', 'sluice:running:' .. worker, id)
+call('SADD', 'sluice:owners', worker)
+return {'made', id}
+""")
+
+# Returns the id of the stream that has the key.
+FIND = _script("""
+local id = string.match(call('GET', KEYS[1]) or '', '^%S+')
+return id and call('EXISTS', meta_of(id)) == 1 and id
+""")
+
+# Returns 1 or 0, whether somebody asked to cancel; {'fenced'}; or {'behind', last}: events before
+# these are missing, as after a failover that lost the newest ones.
+APPEND = _script("""
+local id, gen, before, last, count, payloads, ending, again = unpack(ARGV)
+local held, seq, state, cancel, worker = unpack(
+  call('HMGET', KEYS[1], 'gen', 'seq', 'state', 'cancel', 'worker'))
+if not held then return false end
+if held == gen and seq == before and state == 'running' then
+  call('XADD', KEYS[2], last .. '-0', 'gen', gen, 'count', count, 'payloads', payloads)
+  if ending == '' then
+    call('HSET', KEYS[1], 'seq', last)
+  else
+    local now = seconds()
+    call('HSET', KEYS[1], 'seq', last, 'state', ending, 'ended', now)
+    call('SREM', 'sluice:running:' .. worker, id)
+    call('SREM', 'sluice:cancels:' .. worker, id)
+    call('ZADD', 'sluice:ended', now, id)
+    keep(id)
+  end
+  return tonumber(cancel)
+end
+if again == '1' and held == gen and seq == last and state == (ending == '' and 'running' or ending) then
+  local entry = call('XRANGE', KEYS[2], last .. '-0', last .. '-0')[1]
+  if entry and entry[2][2] == gen and entry[2][6] == payloads then return tonumber(cancel) end
+end
+if held == gen and state == 'running' and tonumber(seq) < tonumber(before) then return {'behind', seq} end
+return {'fenced'}
+""")
+
+# Returns state, last seq, then id, gen, count and payloads of each batch.
+READ = _script("""
+local after, limit, most_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local state, last = unpack(call('HMGET', KEYS[1], 'state', 'seq'))
+if not state then return false end
+local reply = {state, last}
+if tonumber(after) >= tonumber(last) then return reply end
+local records, bytes, place = 0, 0, '(' .. after .. '-0'
+repeat
+  local entries = call('XRANGE', KEYS[2], place, '+', 'COUNT', 16)
+  for _, entry in ipairs(entries) do
+    local id, gen, count, payloads = entry[1], entry[2][2], entry[2][4], entry[2][6]
+    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3], reply[#reply + 4] = id, gen, count, payloads
+    local new = math.min(tonumber(count), tonumber(string.match(id, '^%d+')) - after)
+    records = records + new
+    bytes = bytes + #payloads * new / count
+    if records >= limit or bytes >= most_bytes then return reply end
+    place = '(' .. id
+  end
+until #entries < 16
+return reply
+""")
+
+# Returns the lease of the stream's owner.
+OWNER = _script("""
+local worker = call('HGET', KEYS[1], 'worker')
+return worker and lease_of(worker)
+""")
+
+# ``dead`` is a worker known to be gone although its lease is not over. Returns {gen, last seq}, or {}.
+TAKE_OVER = _script("""
+local id, worker, bell, force, dead, token = unpack(ARGV)
+local gen, seq, state, owner, cancel, old_bell, old_token = unpack(
+  call('HMGET', KEYS[1], 'gen', 'seq', 'state', 'worker', 'cancel', 'bell', 'token'))
+if not gen then return false end
+if old_token == token then return {gen, seq} end  -- sent before, the answer was lost
+if state ~= 'running' then return {} end
+if force ~= '1' and owner ~= dead and lease_of(owner)[2] == 'held' then return {} end
+gen = call('HINCRBY', KEYS[1], 'gen', 1)
+call('HSET', KEYS[1], 'worker', worker, 'bell', bell, 'token', token)
+call('SREM', 'sluice:running:' .. owner, id)
+call('SREM', 'sluice:cancels:' .. owner, id)
+call('SADD', 'sluice:running:' .. worker, id)
+call('SADD', 'sluice:owners', worker)
+if cancel == '1' then call('SADD', 'sluice:cancels:' .. worker, id) end
+if old_bell ~= bell then ring(old_bell, id) end
+return {gen, seq}
+""")
+
+REQUEST_CANCEL = _script("""
+local state, worker = unpack(call('HMGET', KEYS[1], 'state', 'worker'))
+if not state then return false end
+if state == 'running' then
+  call('HSET', KEYS[1], 'cancel', '1')
+  call('SADD', 'sluice:cancels:' .. worker, ARGV[1])
+end
+return 1
+""")
+
+# Returns 0 when this is another store than the one asked for.
+RENEW = _script("""
+local store, worker, lease_ms, boot, namespace, pid, started = unpack(ARGV)
+if call('HGET', 'sluice:store', 'id') ~= store then return 0 end
+local key = 'sluice:worker:' .. worker
+call('HSET', key, 'until', string.format('%.0f', milliseconds() + lease_ms),
+  'boot', boot, 'namespace', namespace, 'pid', pid, 'started', started)
+call('PEXPIRE', key, lease_ms + 3600000)
+return 1
+""")
+
+# Returns the lease of each worker that has running streams.
+OWNERS = _script("""
+local leases = {}
+for _, worker in ipairs(call('SMEMBERS', 'sluice:owners')) do
+  if call('EXISTS', 'sluice:running:' .. worker) == 0 then
+    call('SREM', 'sluice:owners', worker)
+  else
+    leases[#leases + 1] = lease_of(worker)
+  end
+end
+return leases
+""")
+
+# Returns a worker's running streams; those that are no more are dropped from its set.
+RUNNING = _script("""
+local found = {}
+for _, id in ipairs(call('SMEMBERS', KEYS[1])) do
+  if call('EXISTS', meta_of(id)) == 1 then found[#found + 1] = id else call('SREM', KEYS[1], id) end
+end
+return found
+""")
+
+ATTEND = _script("""
+local worker, read_ms = ARGV[1], tonumber(ARGV[2])
+if call('EXISTS', KEYS[1]) == 0 then return false end
+if read_ms > 0 then
+  call('HSET', KEYS[2], worker, string.format('%.0f', milliseconds() + read_ms))
+  call('PEXPIRE', KEYS[2], SAFETY_MS)
+else
+  call('HDEL', KEYS[2], worker)
+end
+return 1
+""")
+
+# Returns the leases of the workers whose note still counts.
+READERS = _script("""
+local leases, now, row = {}, milliseconds(), call('HGETALL', KEYS[1])
+for place = 1, #row, 2 do
+  if tonumber(row[place + 1]) > now then leases[#leases + 1] = lease_of(row[place]) end
+end
+return leases
+""")
+
+ERASE = _script("""
+local state = call('HGET', KEYS[1], 'state')
+if not state then
+  return ARGV[2] == '1' and call('ZSCORE', 'sluice:erased', ARGV[1]) and 1  -- the answer was lost
+end
+if state == 'running' then return 0 end
+forget(ARGV[1])
+return 1
+""")
+
+# Returns how many streams were erased, and how many erased ones forgotten.
+EXPIRE = _script("""
+local ended_before, erased_before, batch = unpack(ARGV)
+local function older(key, before)
+  return call('ZRANGE', key, '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, batch)
+end
+local ended = older('sluice:ended', ended_before)
+for _, id in ipairs(ended) do forget(id) end
+local erased = older('sluice:erased', erased_before)
+for _, id in ipairs(erased) do call('ZREM', 'sluice:erased', id) end
+return #ended + #erased
+""")
+
+RING = _script("ring(ARGV[1], '') return 1")
+
+ALL = (
+    OPEN,
+    CREATE,
+    FIND,
+    APPEND,
+    READ,
+    OWNER,
+    TAKE_OVER,
+    REQUEST_CANCEL,
+    RENEW,
+    OWNERS,
+    RUNNING,
+    ATTEND,
+    READERS,
+    ERASE,
+    EXPIRE,
+    RING,
+)
