@@ -4,6 +4,9 @@ import math
 import time
 from collections import Counter
 
+MANY_POLLED = 1000
+LONG_AGO_SECONDS = 600.0
+
 
 class Audience:
     """Readers that stay, counted, and when somebody polled last."""
@@ -21,7 +24,10 @@ class Audience:
             del self._readers[stream_id]
 
     def poll(self, stream_id: str) -> None:
-        self._polled[stream_id] = time.monotonic()
+        now = time.monotonic()
+        if len(self._polled) > MANY_POLLED:
+            self._polled = {other: at for other, at in self._polled.items() if now - at < LONG_AGO_SECONDS}
+        self._polled[stream_id] = now
 
     def forget(self, stream_id: str) -> None:
         """To be called when the stream has ended."""

@@ -50,6 +50,7 @@ from streaming.sources import Prompt, Source
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
+LOST_TICKS = 4
 SWEEP_SECONDS = 2.0
 METRICS_SECONDS = 2.0
 SHORTEST_RATE_SECONDS = 0.1
@@ -87,6 +88,8 @@ class Run:
     request_id: str | None = None
     ended: Flag = field(default_factory=Flag)
     bytes: int = 0
+    fenced: bool = False
+    """Its end could not be written, because somebody else has written one."""
     tick: MetricsTick | None = None
     """To be written with the next batch."""
     unattended_since: float = math.inf
@@ -225,7 +228,7 @@ class Producers:
         except Fenced:
             logger.warning("the stream was ended or taken over", extra={"stream_id": run.claim.stream_id})
         except scope.Stopped as stop:
-            if last is None:
+            if last is None and not isinstance(stop.error, Fenced):
                 last = (
                     Done("cancelled", run.tally.usage)
                     if stop.error is None
@@ -294,6 +297,7 @@ class Producers:
             self._log.append(run.claim, seq, [encode(said)], end=_state(last))
         except Fenced:
             self._unended.pop(stream_id, None)
+            run.fenced = True
             return False
         except StreamingError as error:
             logger.warning(
@@ -322,17 +326,25 @@ class Producers:
 
     def _watch_runs(self) -> None:
         """Meet deadlines, requests to cancel from other workers, and streams nobody reads."""
+        tick = 0
         while True:
             gevent.sleep(TICK_SECONDS)
             if not self._running:
                 continue
             for stream_id in _try(self._log.cancel_requests, self.worker_id) or ():
-                if run := self._running.get(stream_id):
-                    run.scope.stop(None)
+                self._stop(stream_id, None)
+            tick += 1
+            if tick % LOST_TICKS == 0:
+                for stream_id in _try(self._log.lost, self.worker_id, list(self._running)) or ():
+                    self._stop(stream_id, Fenced("the stream was taken over while this worker stood still"))
             now = time.monotonic()
             for run in list(self._running.values()):
                 run.scope.check_deadlines(now)
                 self._check_audience(run, now)
+
+    def _stop(self, stream_id: str, error: StreamingError | None) -> None:
+        if run := self._running.get(stream_id):
+            run.scope.stop(error)
 
     def _check_audience(self, run: Run, now: float) -> None:
         stream_id = run.claim.stream_id
@@ -430,7 +442,7 @@ def _state(last: Done | Error) -> State:
 
 
 def _log_end(run: Run, last: Done | Error | None) -> None:
-    if last is None:
+    if last is None or run.fenced:
         outcome = "fenced"
     else:
         outcome = last.finish_reason if isinstance(last, Done) else f"{last.error.type}/{last.error.code}"

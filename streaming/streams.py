@@ -178,7 +178,7 @@ class Streams:
             self._audience.leave(stream_id)
             if not self._audience.present(stream_id):
                 if elsewhere:
-                    self._log.attend(stream_id, self._producers.worker_id, 0)
+                    self._attend_elsewhere_no_more(stream_id)
                 else:
                     self._producers.left(stream_id)
 
@@ -275,11 +275,19 @@ class Streams:
         return not reader.ended and not self._producers.is_running(reader.stream_id)
 
     def _note_poll(self, reader: Reader, wait_seconds: float) -> None:
-        if self._is_elsewhere(reader):
+        if reader.ended:
+            return
+        self._audience.poll(reader.stream_id)
+        if self._is_elsewhere(reader) and not self._audience.present(reader.stream_id):
             seconds = wait_seconds + self._settings.disconnect_grace_seconds
             self._log.attend(reader.stream_id, self._producers.worker_id, seconds)
-        elif not reader.ended:
-            self._audience.poll(reader.stream_id)
+
+    def _attend_elsewhere_no_more(self, stream_id: str) -> None:
+        worker_id = self._producers.worker_id
+        self._log.attend(stream_id, worker_id, 0)
+        polled_ago = time.monotonic() - self._audience.last_polled(stream_id)
+        if polled_ago < self._settings.disconnect_grace_seconds:
+            self._log.attend(stream_id, worker_id, self._settings.disconnect_grace_seconds - polled_ago)
 
     def _wait_for_end(self, stream_id: str, seconds: float) -> bool:
         head = self._log.head(stream_id)

@@ -113,6 +113,10 @@ class EventLog(Protocol):
         """Ask the owner to end the stream; it learns of it when it appends or asks."""
         ...
 
+    def lost(self, worker_id: str, stream_ids: Sequence[str]) -> Sequence[str]:
+        """Return those of ``stream_ids`` that have ended, or are not this worker's any more."""
+        ...
+
     def cancel_requests(self, worker_id: str) -> Sequence[str]:
         """Return this worker's running streams that somebody asked to cancel."""
         ...
@@ -137,7 +141,7 @@ class EventLog(Protocol):
         ...
 
     def attend(self, stream_id: str, worker_id: str, seconds: float) -> None:
-        """Note that somebody reads the stream on this worker, for ``seconds`` more; 0: nobody."""
+        """Note that somebody reads the stream on this worker, for at least ``seconds`` more; 0: nobody."""
         ...
 
     def attended(self, stream_id: str) -> bool:

@@ -110,6 +110,15 @@ class MemoryLog:
         if stream := self._streams.get(stream_id):
             stream.cancel_requested = stream.state == "running"
 
+    def lost(self, worker_id: str, stream_ids: Sequence[str]) -> Sequence[str]:
+        return [
+            stream_id
+            for stream_id in stream_ids
+            if not (stream := self._streams.get(stream_id))
+            or stream.state != "running"
+            or stream.worker_id != worker_id
+        ]
+
     def cancel_requests(self, worker_id: str) -> Sequence[str]:
         return [
             stream_id
@@ -140,7 +149,8 @@ class MemoryLog:
 
     def attend(self, stream_id: str, worker_id: str, seconds: float) -> None:
         if stream := self._streams.get(stream_id):
-            stream.readers[worker_id] = time.monotonic() + seconds
+            until = time.monotonic() + seconds if seconds > 0 else 0.0
+            stream.readers[worker_id] = max(until, stream.readers.get(worker_id, 0.0)) if until else until
 
     def attended(self, stream_id: str) -> bool:
         now = time.monotonic()

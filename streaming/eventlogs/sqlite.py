@@ -154,7 +154,11 @@ class SQLiteLog:
         def note(db: apsw.Connection) -> None:
             if seconds > 0:
                 until = _host.boot_seconds() + seconds
-                db.execute("INSERT OR REPLACE INTO readers VALUES (?, ?, ?)", (stream_id, worker_id, until))
+                db.execute(
+                    "INSERT INTO readers VALUES (?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+                    (stream_id, worker_id, until),
+                )
             else:
                 db.execute("DELETE FROM readers WHERE stream = ? AND worker = ?", (stream_id, worker_id))
 
@@ -211,6 +215,10 @@ class SQLiteLog:
     def find(self, key: str) -> str | None:
         found = self._file.rows("SELECT id FROM streams WHERE key = ?", (key,))
         return str(found[0][0]) if found else None
+
+    def lost(self, worker_id: str, stream_ids: Sequence[str]) -> Sequence[str]:
+        mine = self._file.rows("SELECT id FROM streams WHERE state = 'running' AND worker = ?", (worker_id,))
+        return list(set(stream_ids).difference(stream_id for (stream_id,) in mine))
 
     def cancel_requests(self, worker_id: str) -> Sequence[str]:
         return [
@@ -311,7 +319,7 @@ class SQLiteLog:
                     if version != self._seen_version:
                         self._seen_version = version
                         self._wake_readers_of(foreign)
-            except (StreamingError, apsw.BusyError):
+            except (StreamingError, apsw.BusyError, OSError):
                 continue  # it was logged; readers look for themselves now and then
 
     def _look_around(self) -> None:

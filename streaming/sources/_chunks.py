@@ -143,6 +143,8 @@ class _First:
         self.usage = chunk.get("usage")
         self._chunk = _without(chunk, "choices")
         self._choice = _without(choice, "delta")
+        # Compared as JSON: Python takes 1 and true for the same.
+        self._as_json = _to_json((self._chunk, self._choice))
 
     def difference(
         self, chunk: dict[str, Any], choice: dict[str, Any] | None, delta: dict[str, Any]
@@ -150,11 +152,18 @@ class _First:
         """Say how a chunk differs, its text apart; ``delta`` is what its delta holds besides."""
         chunk = _without(chunk, "choices")
         choice = self._choice if choice is None else _without(choice, "delta")
-        if chunk == self._chunk and choice == self._choice and not delta:
+        if not delta and _to_json((chunk, choice)) == self._as_json:
             return None
         absent = [f"chunk.{name}" for name in self._chunk if name not in chunk]
         absent += [f"choice.{name}" for name in self._choice if name not in choice]
         return Extra(_changes(self._chunk, chunk), _changes(self._choice, choice), delta, absent)
+
+
+def _to_json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half a character; such a chunk is cleaned before it is kept
+        return repr(value).encode()
 
 
 def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
@@ -162,7 +171,11 @@ def _without(fields: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in after.items() if name not in before or before[name] != value}
+    return {
+        name: value
+        for name, value in after.items()
+        if name not in before or _to_json(before[name]) != _to_json(value)
+    }
 
 
 class _Call:
