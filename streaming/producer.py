@@ -8,7 +8,6 @@ stream over.
 """
 
 import contextvars
-import hashlib
 import logging
 import math
 import secrets
@@ -29,31 +28,30 @@ from streaming.errors import (
     Fenced,
     Interrupted,
     LimitExceeded,
+    NotFound,
     Overloaded,
+    StreamExpired,
     StreamingError,
+    StreamLost,
 )
 from streaming.eventlogs import Claim, EventLog, State
 from streaming.events import (
     Done,
     Error,
     Event,
-    Metrics,
     MetricsTick,
-    Reasoning,
-    Token,
-    Usage,
     decode,
     encode,
 )
 from streaming.sources import Prompt, Source
+from streaming.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 LOST_TICKS = 4
 SWEEP_SECONDS = 2.0
-METRICS_SECONDS = 2.0
-SHORTEST_RATE_SECONDS = 0.1
+COUNTED = ("token", "reasoning", "usage")
 STOP_SECONDS = 2.0
 """What a run has for its last event when it is stopped."""
 
@@ -84,7 +82,7 @@ class Run:
     """Of the last event written."""
     scope: scope.Scope
     on_disconnect: OnDisconnect
-    tally: "Tally"
+    tally: Tally
     request_id: str | None = None
     ended: Flag = field(default_factory=Flag)
     bytes: int = 0
@@ -107,7 +105,7 @@ class Producers:
         self._pool = Pool()
         self._reserved = 0
         self._running: dict[str, Run] = {}
-        self._unended: dict[str, tuple[Run, Done | Error]] = {}
+        self._unended: dict[str, tuple[Claim, Done | Error]] = {}
         self._accepting = True
         log.renew(self.worker_id, limits.lease_seconds)
         self.sweep()
@@ -187,18 +185,15 @@ class Producers:
         claim = self._log.take_over(stream_id, self.worker_id, force)
         if claim is None:
             return False
-        tally, seq = self._recount(stream_id)
-        run = Run(claim, seq, scope.Scope(), "continue", tally)
-        return self._end(run, Done("cancelled") if error is None else self._failed(run, error))
+        return self._end_as_logged(claim, Done("cancelled") if error is None else Error(error.info()))
 
     def sweep(self) -> None:
         """End the streams of workers that are gone, and those whose end could not be written before."""
-        for run, last in list(self._unended.values()):
-            self._end(run, last)
+        for claim, last in list(self._unended.values()):
+            self._end_as_logged(claim, last)
         for stream_id, why in self._log.orphans():
-            if self.take_over(
-                stream_id, Interrupted("the worker that produced this answer is gone", code=why)
-            ):
+            gone = Interrupted("the worker that produced this answer is gone", code=why)
+            if _try(self.take_over, stream_id, gone):
                 logger.warning("stream taken over", extra={"stream_id": stream_id, "why": why})
 
     def shutdown(self, grace_seconds: float) -> None:
@@ -280,12 +275,45 @@ class Producers:
         info = error.info(partial=run.tally.has_text, request_id=run.request_id)
         return Error(info, run.tally.usage)
 
-    def _end(self, run: Run, last: Done | Error) -> bool:
-        """Write the terminal event; return whether it was this one that ended the stream.
+    def _end(self, run: Run, last: Done | Error) -> None:
+        """Write the terminal event; when the store refuses it, the sweeper tries again."""
+        try:
+            self._append_end(run, last)
+        except Fenced:
+            # Or an append of ours was written, and not answered.
+            run.fenced = not self._is_mine(run.claim) or not self._end_as_logged(run.claim, last)
+        except StreamingError as error:
+            logger.warning(
+                "a stream's end was not written",
+                extra={"stream_id": run.claim.stream_id, "why": error.code},
+            )
+            self._unended[run.claim.stream_id] = run.claim, last
 
-        When the store refuses it, the sweeper tries again until it is written.
+    def _end_as_logged(self, claim: Claim, last: Done | Error) -> bool:
+        """End a stream of which only the log knows how far it got; return whether it was ended here.
+
+        If that cannot be done now, the sweeper tries again.
         """
-        stream_id, seq = run.claim.stream_id, run.seq + 1
+        self._unended[claim.stream_id] = claim, last
+        try:
+            tally, seq = self._recount(claim.stream_id)
+            if isinstance(last, Error):
+                error = msgspec.structs.replace(last.error, partial=tally.has_text)
+                last = msgspec.structs.replace(last, error=error)
+            self._append_end(Run(claim, seq, scope.Scope(), "continue", tally), last)
+        except (Fenced, NotFound, StreamExpired, StreamLost):
+            del self._unended[claim.stream_id]
+            return False
+        except StreamingError as error:
+            logger.warning(
+                "a stream's end was not written", extra={"stream_id": claim.stream_id, "why": error.code}
+            )
+            return False
+        del self._unended[claim.stream_id]
+        return True
+
+    def _append_end(self, run: Run, last: Done | Error) -> None:
+        seq = run.seq + 1
         said = msgspec.structs.replace(
             last,
             done=True,
@@ -293,26 +321,20 @@ class Producers:
             last_seq=seq,
             text_sha256=run.tally.text_sha256(),
         )
-        try:
-            self._log.append(run.claim, seq, [encode(said)], end=_state(last))
-        except Fenced:
-            self._unended.pop(stream_id, None)
-            run.fenced = True
-            return False
-        except StreamingError as error:
-            logger.warning(
-                "a stream's end was not written", extra={"stream_id": stream_id, "why": error.code}
-            )
-            self._unended[stream_id] = run, last
-            return False
-        self._unended.pop(stream_id, None)
+        self._log.append(run.claim, seq, [encode(said)], end=_state(last))
         run.seq = seq
-        return True
 
-    def _recount(self, stream_id: str) -> tuple["Tally", int]:
+    def _is_mine(self, claim: Claim) -> bool:
+        try:
+            head = self._log.head(claim.stream_id)
+        except StreamingError:
+            return False
+        return not head.ended and head.gen == claim.gen
+
+    def _recount(self, stream_id: str) -> tuple[Tally, int]:
         tally, seq = Tally(), 0
         while records := self._log.read(stream_id, seq).records:
-            tally.add([decode(record.payload) for record in records])
+            tally.add([decode(record.payload) for record in records if record.is_a(*COUNTED)])
             seq = records[-1].seq
         return tally, seq
 
@@ -373,66 +395,6 @@ class Producers:
         while True:
             gevent.sleep(SWEEP_SECONDS * (0.75 + secrets.randbelow(50) / 100))
             _try(self.sweep)
-
-
-class Tally:
-    """What a run has said so far, for its last event."""
-
-    def __init__(self) -> None:
-        self.usage: dict[str, object] | None = None
-        self._tokens = 0
-        self._started: float | None = None
-        self._first_token_ms: float | None = None
-        self._next_tick = 0.0
-        self._text = hashlib.sha256()
-        self.has_text = False
-
-    def start(self) -> None:
-        """Begin to take the time; without it there are counts, but no metrics."""
-        self._started = time.monotonic()
-
-    def add(self, batch: Sequence[Event]) -> MetricsTick | None:
-        """Count a batch; return a tick of the live metrics when one is due."""
-        counted = False
-        for event in batch:
-            if isinstance(event, Token):
-                self._text.update(event.content.encode())
-                self._tokens += 1
-                counted = self.has_text = True
-            elif isinstance(event, Reasoning):
-                self._tokens += 1
-                counted = True
-            elif isinstance(event, Usage):
-                self.usage = event.usage
-        if not counted or self._started is None:
-            return None
-        now = time.monotonic()
-        if self._first_token_ms is None:
-            self._first_token_ms = round((now - self._started) * 1000, 1)
-        if now < self._next_tick:
-            return None
-        self._next_tick = now + METRICS_SECONDS
-        metrics = self.metrics(None)
-        return MetricsTick(metrics) if metrics else None
-
-    def metrics(self, usage: dict[str, object] | None) -> Metrics | None:
-        """Return the metrics so far, with the upstream's count of tokens where there is one."""
-        if self._started is None:
-            return None
-        elapsed = time.monotonic() - self._started
-        count = usage.get("completion_tokens") if usage else None
-        tokens = count if isinstance(count, int) else self._tokens
-        writing = elapsed - (self._first_token_ms or 0) / 1000
-        return Metrics(
-            tokens,
-            round(elapsed, 3),
-            round((tokens - 1) / writing, 1) if tokens > 1 and writing >= SHORTEST_RATE_SECONDS else None,
-            self._first_token_ms,
-            estimated=not isinstance(count, int),
-        )
-
-    def text_sha256(self) -> str:
-        return self._text.hexdigest()
 
 
 def _state(last: Done | Error) -> State:
