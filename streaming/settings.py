@@ -23,7 +23,7 @@ class Settings:
     """The model of a request that names none; the first of ``MODELS`` where that is given."""
     models: tuple[str, ...] = ()
     """What a request may name. Empty: whatever the upstream knows."""
-    upstream_proxy: str = ""
+    upstream_proxy: str = field(default="", repr=False)
     upstream_retries: int = 2
     """At most so many, and only before any of the answer was shown."""
     retry_ambiguous: bool = False
@@ -35,7 +35,7 @@ class Settings:
     demo_tokens_per_second: float = 60.0
 
     # Streams
-    eventlog_url: str = "sqlite:///streams.db"
+    eventlog_url: str = field(default="sqlite:///streams.db", repr=False)
     sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     stream_timeout_seconds: float = 900.0
     max_stream_bytes: int = 8 * 1024 * 1024

@@ -73,7 +73,8 @@ class Pipe:
         self._restored_at = float("-inf")
         self._busy = False
         self.closed = False
-        self._greenlet = gevent.spawn(self._serve)
+        self._stopped = False
+        gevent.spawn(self._serve)
 
     @property
     def restored_seconds(self) -> float:
@@ -111,7 +112,9 @@ class Pipe:
         deadline = time.monotonic() + seconds
         while (self._queue or self._busy) and not self._failures and time.monotonic() < deadline:
             gevent.sleep(0.002)
-        self._greenlet.kill()
+        # The greenlet ends by itself: killed while it connects, it would leave a socket open.
+        self._stopped = True
+        self._asked.set()
         self._hang_up()
         queue, self._queue = self._queue, []
         closed = _unavailable("this event log was closed")
@@ -129,18 +132,20 @@ class Pipe:
         return question
 
     def _serve(self) -> None:
-        while True:
+        while not self._stopped:
             self._asked.wait()
             self._asked.clear()
-            while self._queue:
+            while self._queue and not self._stopped:
                 try:
                     self._make_ready()
                     self._exchange()
                 except (*LOST, redis.RedisError) as error:
                     self._note_loss(error)
                 except Exception:
-                    logger.exception("asking the event log's server broke")
+                    if not self._stopped:
+                        logger.exception("asking the event log's server broke")
                     self._note_loss(None)
+        self._hang_up()
 
     def _make_ready(self) -> Connection:
         if self._connection is None:
@@ -193,6 +198,8 @@ class Pipe:
 
     def _note_loss(self, error: Exception | None) -> None:
         self._hang_up()
+        if self._stopped:
+            return
         now = time.monotonic()
         if self._lost_at is None:
             self._lost_at = now

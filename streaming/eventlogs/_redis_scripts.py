@@ -34,51 +34,45 @@ SAFETY_SECONDS = 30 * 86_400
 KEY_SECONDS = 86_400
 """How long a key makes creating a stream idempotent, at most."""
 
-_PRELUDE = f"""
-local SAFETY_MS, KEY_MS = {SAFETY_SECONDS * 1000}, {KEY_SECONDS * 1000}
-"""
-
-_PRELUDE += """
-local call = redis.call
-local function meta_of(id) return 'sluice:{' .. id .. '}:meta' end
-local function log_of(id) return 'sluice:{' .. id .. '}:log' end
-local function readers_of(id) return 'sluice:{' .. id .. '}:readers' end
-
+# What scripts share. Each brings only what it uses: to define a function takes time in every call.
+_CALL = "local call = redis.call\n"
+_SAFETY = f"local SAFETY_MS, KEY_MS = {SAFETY_SECONDS * 1000}, {KEY_SECONDS * 1000}\n"
+_META = "local function meta_of(id) return 'sluice:{' .. id .. '}:meta' end\n"
+_SECONDS = """
 local function seconds()
   local time = call('TIME')
   return time[1] .. '.' .. string.format('%06d', time[2])
 end
-
+"""
+_MILLISECONDS = """
 local function milliseconds()
   local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
-
+"""
+_LEASE = f"""{_MILLISECONDS}
 -- worker, 'none' | 'over' | 'held', boot, namespace, pid, started
 local function lease_of(worker)
   local row = call('HMGET', 'sluice:worker:' .. worker, 'until', 'boot', 'namespace', 'pid', 'started')
-  if not row[1] then return {worker, 'none'} end
+  if not row[1] then return {{worker, 'none'}} end
   local lease = tonumber(row[1]) > milliseconds() and 'held' or 'over'
-  return {worker, lease, row[2], row[3], row[4], row[5]}
+  return {{worker, lease, row[2], row[3], row[4], row[5]}}
 end
-
-local function keep(id)
-  call('PEXPIRE', meta_of(id), SAFETY_MS)
-  call('PEXPIRE', log_of(id), SAFETY_MS)
-end
-
+"""
+_RING = """
 local function ring(bell, id)
   call('XADD', 'sluice:bell:' .. bell, 'MAXLEN', '~', 10000, '*', 'stream', id)
   call('PEXPIRE', 'sluice:bell:' .. bell, 86400000)
 end
-
+"""
+_FORGET = f"""{_META}{_SECONDS}
 local function forget(id)
   local key = call('HGET', meta_of(id), 'key')
   if key and key ~= '' then
     local owner = call('GET', 'sluice:key:' .. key)
     if owner and string.sub(owner, 1, #id + 1) == id .. ' ' then call('DEL', 'sluice:key:' .. key) end
   end
-  call('UNLINK', meta_of(id), log_of(id), readers_of(id))
+  call('UNLINK', meta_of(id), 'sluice:{{' .. id .. '}}:log', 'sluice:{{' .. id .. '}}:readers')
   call('ZREM', 'sluice:ended', id)
   call('ZADD', 'sluice:erased', seconds(), id)
 end
@@ -93,8 +87,8 @@ class Script(NamedTuple):
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
-def _script(body: str) -> Script:
-    source = _PRELUDE + body
+def _script(body: str, *shared: str) -> Script:
+    source = _CALL + "".join(shared) + body
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -124,7 +118,8 @@ return call('HMGET', 'sluice:store', 'id', 'schema')
 """)
 
 # Returns {'made' | 'found' | 'mismatch' | 'erased' | 'replaced', id}.
-CREATE = _script("""
+CREATE = _script(
+    """
 local store, id, worker, bell, count, payloads, key, fingerprint, request = unpack(ARGV)
 if call('HGET', 'sluice:store', 'id') ~= store then return {'replaced'} end
 if call('EXISTS', KEYS[1]) == 1 then return {'made', id} end  -- sent before, the answer was lost
@@ -141,21 +136,30 @@ end
 call('HSET', KEYS[1], 'state', 'running', 'gen', '1', 'seq', count, 'worker', worker, 'cancel', '0',
   'created', seconds(), 'key', key, 'request', request, 'bell', bell, 'token', '')
 call('XADD', KEYS[2], count .. '-0', 'gen', '1', 'count', count, 'payloads', payloads)
-keep(id)
+call('PEXPIRE', KEYS[1], SAFETY_MS)
+call('PEXPIRE', KEYS[2], SAFETY_MS)
 call('SADD', 'sluice:running:' .. worker, id)
 call('SADD', 'sluice:owners', worker)
 return {'made', id}
-""")
+""",
+    _SAFETY,
+    _META,
+    _SECONDS,
+)
 
 # Returns the id of the stream that has the key.
-FIND = _script("""
+FIND = _script(
+    """
 local id = string.match(call('GET', KEYS[1]) or '', '^%S+')
 return id and call('EXISTS', meta_of(id)) == 1 and id
-""")
+""",
+    _META,
+)
 
 # Returns 1 or 0, whether somebody asked to cancel; {'fenced'}; or {'behind', last}: events before
 # these are missing, as after a failover that lost the newest ones.
-APPEND = _script("""
+APPEND = _script(
+    """
 local id, gen, before, last, count, payloads, ending, again = unpack(ARGV)
 local held, seq, state, cancel, worker = unpack(
   call('HMGET', KEYS[1], 'gen', 'seq', 'state', 'cancel', 'worker'))
@@ -165,12 +169,14 @@ if held == gen and seq == before and state == 'running' then
   if ending == '' then
     call('HSET', KEYS[1], 'seq', last)
   else
-    local now = seconds()
+    local time = call('TIME')
+    local now = time[1] .. '.' .. string.format('%06d', time[2])
     call('HSET', KEYS[1], 'seq', last, 'state', ending, 'ended', now)
     call('SREM', 'sluice:running:' .. worker, id)
     call('SREM', 'sluice:cancels:' .. worker, id)
     call('ZADD', 'sluice:ended', now, id)
-    keep(id)
+    call('PEXPIRE', KEYS[1], SAFETY_MS)
+    call('PEXPIRE', KEYS[2], SAFETY_MS)
   end
   return tonumber(cancel)
 end
@@ -180,7 +186,9 @@ if again == '1' and held == gen and seq == last and state == (ending == '' and '
 end
 if held == gen and state == 'running' and tonumber(seq) < tonumber(before) then return {'behind', seq} end
 return {'fenced'}
-""")
+""",
+    _SAFETY,
+)
 
 # Returns state, last seq, then id, gen, count and payloads of each batch.
 READ = _script("""
@@ -206,13 +214,17 @@ return reply
 """)
 
 # Returns the lease of the stream's owner.
-OWNER = _script("""
+OWNER = _script(
+    """
 local worker = call('HGET', KEYS[1], 'worker')
 return worker and lease_of(worker)
-""")
+""",
+    _LEASE,
+)
 
 # ``dead`` is a worker known to be gone although its lease is not over. Returns {gen, last seq}, or {}.
-TAKE_OVER = _script("""
+TAKE_OVER = _script(
+    """
 local id, worker, bell, force, dead, token = unpack(ARGV)
 local gen, seq, state, owner, cancel, old_bell, old_token = unpack(
   call('HMGET', KEYS[1], 'gen', 'seq', 'state', 'worker', 'cancel', 'bell', 'token'))
@@ -229,7 +241,10 @@ call('SADD', 'sluice:owners', worker)
 if cancel == '1' then call('SADD', 'sluice:cancels:' .. worker, id) end
 if old_bell ~= bell then ring(old_bell, id) end
 return {gen, seq}
-""")
+""",
+    _LEASE,
+    _RING,
+)
 
 REQUEST_CANCEL = _script("""
 local state, worker = unpack(call('HMGET', KEYS[1], 'state', 'worker'))
@@ -242,7 +257,8 @@ return 1
 """)
 
 # Returns 0 when this is another store than the one asked for.
-RENEW = _script("""
+RENEW = _script(
+    """
 local store, worker, lease_ms, boot, namespace, pid, started = unpack(ARGV)
 if call('HGET', 'sluice:store', 'id') ~= store then return 0 end
 local key = 'sluice:worker:' .. worker
@@ -250,10 +266,13 @@ call('HSET', key, 'until', string.format('%.0f', milliseconds() + lease_ms),
   'boot', boot, 'namespace', namespace, 'pid', pid, 'started', started)
 call('PEXPIRE', key, lease_ms + 3600000)
 return 1
-""")
+""",
+    _MILLISECONDS,
+)
 
 # Returns the lease of each worker that has running streams.
-OWNERS = _script("""
+OWNERS = _script(
+    """
 local leases = {}
 for _, worker in ipairs(call('SMEMBERS', 'sluice:owners')) do
   if call('EXISTS', 'sluice:running:' .. worker) == 0 then
@@ -263,18 +282,24 @@ for _, worker in ipairs(call('SMEMBERS', 'sluice:owners')) do
   end
 end
 return leases
-""")
+""",
+    _LEASE,
+)
 
 # Returns a worker's running streams; those that are no more are dropped from its set.
-RUNNING = _script("""
+RUNNING = _script(
+    """
 local found = {}
 for _, id in ipairs(call('SMEMBERS', KEYS[1])) do
   if call('EXISTS', meta_of(id)) == 1 then found[#found + 1] = id else call('SREM', KEYS[1], id) end
 end
 return found
-""")
+""",
+    _META,
+)
 
-ATTEND = _script("""
+ATTEND = _script(
+    """
 local worker, read_ms = ARGV[1], tonumber(ARGV[2])
 if call('EXISTS', KEYS[1]) == 0 then return false end
 if read_ms > 0 then
@@ -284,18 +309,25 @@ else
   call('HDEL', KEYS[2], worker)
 end
 return 1
-""")
+""",
+    _SAFETY,
+    _MILLISECONDS,
+)
 
 # Returns the leases of the workers whose note still counts.
-READERS = _script("""
+READERS = _script(
+    """
 local leases, now, row = {}, milliseconds(), call('HGETALL', KEYS[1])
 for place = 1, #row, 2 do
   if tonumber(row[place + 1]) > now then leases[#leases + 1] = lease_of(row[place]) end
 end
 return leases
-""")
+""",
+    _LEASE,
+)
 
-ERASE = _script("""
+ERASE = _script(
+    """
 local state = call('HGET', KEYS[1], 'state')
 if not state then
   return ARGV[2] == '1' and call('ZSCORE', 'sluice:erased', ARGV[1]) and 1  -- the answer was lost
@@ -303,10 +335,13 @@ end
 if state == 'running' then return 0 end
 forget(ARGV[1])
 return 1
-""")
+""",
+    _FORGET,
+)
 
 # Returns how many streams were erased, and how many erased ones forgotten.
-EXPIRE = _script("""
+EXPIRE = _script(
+    """
 local ended_before, erased_before, batch = unpack(ARGV)
 local function older(key, before)
   return call('ZRANGE', key, '-inf', '(' .. before, 'BYSCORE', 'LIMIT', 0, batch)
@@ -316,9 +351,11 @@ for _, id in ipairs(ended) do forget(id) end
 local erased = older('sluice:erased', erased_before)
 for _, id in ipairs(erased) do call('ZREM', 'sluice:erased', id) end
 return #ended + #erased
-""")
+""",
+    _FORGET,
+)
 
-RING = _script("ring(ARGV[1], '') return 1")
+RING = _script("ring(ARGV[1], '') return 1", _RING)
 
 ALL = (
     OPEN,

@@ -59,7 +59,9 @@ class Watch:
         self._reading: Container[str] | None = None
         """What the read that is under way is about."""
         self._rung = False
-        self._greenlet = gevent.spawn(self._follow)
+        self._lost = False
+        self._stopped = False
+        gevent.spawn(self._follow)
 
     def enter(self, stream_id: str, wake: Wake, last_seq: int) -> None:
         """Call ``wake`` for what comes after ``last_seq``."""
@@ -100,12 +102,14 @@ class Watch:
             self._include(stream_id)
 
     def reconnect(self) -> None:
-        """The server may be another one now."""
-        if self._connection is not None:
-            self._connection.disconnect()
+        """Connect again, and look what was missed meanwhile: the server may be another one now."""
+        self._lost = True
+        self._hang_up()
 
     def close(self) -> None:
-        self._greenlet.kill()
+        # The greenlet ends by itself: killed while it connects, it would leave a socket open.
+        self._stopped = True
+        self._wanted.set()
         self._hang_up()
 
     def _include(self, stream_id: str) -> None:
@@ -116,18 +120,15 @@ class Watch:
 
     def _follow(self) -> None:
         failures = 0
-        lost = False
         while True:
             self._wanted.wait()
+            if self._stopped:
+                break
             try:
-                if self._connection is None:
-                    self._begin(catch_up=lost)
-                    lost = False
-                self._read()
+                self._read(self._connection or self._begin())
                 failures = 0
             except (*LOST, redis.RedisError) as error:
-                self._hang_up()
-                lost = True
+                self.reconnect()
                 failures += 1
                 if failures == 2:  # the first is a connection that was closed, and happens
                     logger.warning("cannot follow the event log", extra={"why": str(error)})
@@ -136,27 +137,31 @@ class Watch:
                     gevent.sleep(pause * random.uniform(0.5, 1.0))
             except Exception:
                 logger.exception("following the event log broke")
-                self._hang_up()
+                self.reconnect()
                 gevent.sleep(LONGEST_PAUSE_SECONDS)
+        self._hang_up()
 
-    def _begin(self, catch_up: bool) -> None:
+    def _begin(self) -> Connection:
         connection = self._connection = self._connect()
-        if not catch_up:
-            return
+        if self._lost:
+            self._catch_up(connection)
+        return connection
+
+    def _catch_up(self, connection: Connection) -> None:
         # The server may have lost the newest events and rings, so look at the streams themselves.
         newest = ask(connection, "XREVRANGE", bell_key(self._bell), "+", "-", "COUNT", 1)
         self._bell_at = newest[0][0].decode() if newest else "0-0"
         for stream_id in list(self._watchers):
             last_seq, bell = ask(connection, "HMGET", meta_key(stream_id), "seq", "bell")
-            if stream_id in self._own and (bell is None or bell.decode() != self._bell):
+            if stream_id in self._own and bell is not None and bell.decode() != self._bell:
                 self._taken(stream_id)
             if stream_id in self._watchers:
                 self._seen[stream_id] = int(last_seq or 0)
+        self._lost = False
         self.wake_all()
 
-    def _read(self) -> None:
+    def _read(self, connection: Connection) -> None:
         """Wait until something was committed, or the bell rings, and wake whom it concerns."""
-        assert self._connection is not None
         stream_ids = [stream_id for stream_id in self._watchers if stream_id not in self._own]
         ids_by_key = {log_key(stream_id): stream_id for stream_id in stream_ids}
         places = [f"{self._seen[stream_id]}-0" for stream_id in stream_ids]
@@ -164,7 +169,7 @@ class Watch:
         self._reading = frozenset(stream_ids)
         try:
             found = ask(
-                self._connection,
+                connection,
                 *("XREAD", "COUNT", 1, "BLOCK", int(BLOCK_SECONDS * 1000), "STREAMS"),
                 *(bell, *ids_by_key, self._bell_at, *places),
             )

@@ -208,6 +208,15 @@ class RedisLog:
         reached = records[-1].seq if records else after
         return Page(records, state.decode() in TERMINAL and reached >= last_seq)
 
+    def lost(self, worker_id: str, stream_ids: Sequence[str]) -> Sequence[str]:
+        if not stream_ids:
+            return ()
+        command = ("SMISMEMBER", f"sluice:running:{worker_id}", *stream_ids)
+        mine = self._pipe.ask(command, patience_seconds=CHORE_SECONDS)
+        if self._pipe.restored_seconds < GRACE_SECONDS:
+            return ()  # what the server lost is being written again
+        return [stream_id for stream_id, is_mine in zip(stream_ids, mine, strict=True) if not is_mine]
+
     def cancel_requests(self, worker_id: str) -> Sequence[str]:
         command = ("SMEMBERS", f"sluice:cancels:{worker_id}")
         return [stream_id.decode() for stream_id in self._pipe.ask(command, patience_seconds=CHORE_SECONDS)]
