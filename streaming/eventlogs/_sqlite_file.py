@@ -49,6 +49,7 @@ CREATE TABLE readers (stream TEXT, worker TEXT, until REAL, PRIMARY KEY (stream,
 CREATE TABLE erased (stream TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
 OPENING_BUSY_SECONDS = 5.0
+KEPT_WAL_BYTES = 4 * 1024 * 1024
 BALLAST_BYTES = 4 * 1024 * 1024
 
 
@@ -181,6 +182,7 @@ class StoreFile:
         db.pragma("journal_mode", "wal")
         db.pragma("synchronous", self._synchronous)
         db.pragma("wal_autocheckpoint", 0)
+        db.pragma("journal_size_limit", KEPT_WAL_BYTES)
 
     def _note_wal(self, db: apsw.Connection, schema: str, pages: int) -> int:
         self._wal_hook(pages)
