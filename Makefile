@@ -9,7 +9,7 @@ run: .venv/installed
 
 test: .venv/installed-dev browser
 	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
-	$(BIN)/python -m pytest tests/live tests/browser
+	$(BIN)/python -m pytest tests/live tests/browser -n 3
 
 # The layers that take seconds.
 test-fast: .venv/installed-dev

@@ -50,6 +50,8 @@ class Settings:
     # Readers
     heartbeat_seconds: float = 10.0
     write_timeout_seconds: float = 30.0
+    connection_seconds: float = 600.0
+    """After which an event stream that can be resumed is closed, give or take a tenth."""
     max_wait_seconds: float = 30.0
     """Of a long poll."""
 

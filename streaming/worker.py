@@ -40,9 +40,8 @@ class Ending:
     def _wait_for_stop(self) -> None:
         while self._worker.alive:
             gevent.sleep(LOOK_SECONDS)
-        closing = gevent.spawn(self._close_idle)
+        gevent.spawn(self._close_idle)  # for as long as this process lives
         self._drain(self._drain_seconds)
-        closing.kill()
 
     def _drain(self, seconds: float) -> None:
         self._begun = True

@@ -1,5 +1,6 @@
 """Turn a reader into a streaming response, and notice when its client has gone."""
 
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,11 @@ class Wishes(NamedTuple):
             _number(request, "buffer_ms", 0, 5000) / 1000,
         )
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether clients of this format come back by themselves, with the last id: `EventSource` does."""
+        return self.wire_format.media_type == "text/event-stream"
+
     def merging(self, reader: Reader) -> Reader | Merging:
         if self.tokens < 2 and not self.seconds:
             return reader
@@ -69,9 +75,11 @@ def event_stream(
     reader: Reader,
     wishes: Wishes,
     headers: Mapping[str, str],
+    rotates: bool = False,
 ) -> Response:
     """Return a response that follows ``reader`` to the stream's end.
 
+    One that ``rotates`` is closed now and then before it; its client resumes.
     Whatever can be refused must have been refused before; later there is no status.
     """
     wire_format = wishes.wire_format
@@ -83,6 +91,7 @@ def event_stream(
     def body() -> Iterator[bytes]:
         retry_due = is_sse
         heartbeat_at = time.monotonic() + settings.heartbeat_seconds
+        closes_at = time.monotonic() + settings.connection_seconds * random.uniform(0.9, 1.1)
         with streams.attending(reader), _noticing(request.environ, reader.leave, settings):
             while not (source.ended or source.left):
                 try:
@@ -101,6 +110,8 @@ def event_stream(
                     out = b"retry: %d\n" % RECONNECT_MILLISECONDS + out
                     retry_due = False
                 yield out
+                if rotates and time.monotonic() > closes_at:
+                    return
                 heartbeat_at = time.monotonic() + settings.heartbeat_seconds
 
     response = Response(stream_with_context(body()), headers={**HEADERS, **headers})

@@ -38,7 +38,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         reader = streams.reader(stream_id, after)
         if reader.ended:
             return Response(status=204)  # tells EventSource to stop reconnecting
-        return event_stream(request, streams, settings, reader, wishes, {"Stream-Id": stream_id})
+        headers = {"Stream-Id": stream_id}
+        return event_stream(request, streams, settings, reader, wishes, headers, rotates=wishes.is_resumable)
 
     @blueprint.post("/<stream_id>/cancel")
     def cancel(stream_id: str) -> Response:

@@ -233,6 +233,15 @@ class Service:
         except FileNotFoundError:
             return []
 
+    @property
+    def pid(self) -> int:
+        """The master's."""
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        """Return whether the master is gone."""
+        return self._process.poll() is not None
+
     def kill_worker(self) -> list[int]:
         """Kill every worker with SIGKILL and return their process ids; the master lives on."""
         pids = self.worker_pids()

@@ -711,3 +711,30 @@ def test_a_worker_that_stops_refuses_and_lets_its_readers_go(compose: Compose) -
         "shutdown",
     )
     assert last["error"]["retryable"] is True
+
+
+# Connections that are closed before the end
+
+
+def test_a_long_connection_is_closed_at_an_event_and_resumed(compose: Compose) -> None:
+    gate = Gate()
+    source = ScriptedSource([Token("one ")], gate, [Token("two")], [Done("stop")])
+    service = compose(source, settings={"connection_seconds": 1e-6})
+    stream_id = service.create()
+    gate.reached.wait(2)
+
+    first = service.follow(f"/streams/{stream_id}")
+    gate.open()
+    eventually(lambda: service.snapshot(stream_id)["state"] == "completed")
+    rest = service.follow(f"/streams/{stream_id}", **{"Last-Event-ID": first[-1].last_event_id})
+
+    assert (text_of(first), text_of(rest)) == ("one ", "two")
+    assert json.loads(rest[-1].data)["type"] == "done"
+
+
+def test_the_answer_to_a_create_is_never_closed_early(compose: Compose) -> None:
+    service = compose(ScriptedSource(*says("a b c")), settings={"connection_seconds": 1e-6})
+
+    events = heard(service.client.post("/streams", json={"prompt": "hello"}, headers=EVENTS))
+
+    assert json.loads(events[-1].data)["type"] == "done"
