@@ -50,8 +50,6 @@ class Kept:
         self.create = create
         self._batches: deque[Batch] = deque()
         self._bytes = sum(len(part) for part in create or () if isinstance(part, bytes))
-        self.in_doubt = False
-        """Nobody knows whether the last append was done."""
 
     def add(self, batch: Batch) -> None:
         self.last = batch.last

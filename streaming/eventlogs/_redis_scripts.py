@@ -87,9 +87,14 @@ class Script(NamedTuple):
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
+ALL: list[Script] = []
+"""To be loaded into the server."""
+
+
 def _script(body: str, *shared: str) -> Script:
     source = _CALL + "".join(shared) + body
-    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    ALL.append(Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()))
+    return ALL[-1]
 
 
 def meta_key(stream_id: str) -> str:
@@ -303,7 +308,8 @@ ATTEND = _script(
 local worker, read_ms = ARGV[1], tonumber(ARGV[2])
 if call('EXISTS', KEYS[1]) == 0 then return false end
 if read_ms > 0 then
-  call('HSET', KEYS[2], worker, string.format('%.0f', milliseconds() + read_ms))
+  local noted = tonumber(call('HGET', KEYS[2], worker) or '0')
+  call('HSET', KEYS[2], worker, string.format('%.0f', math.max(noted, milliseconds() + read_ms)))
   call('PEXPIRE', KEYS[2], SAFETY_MS)
 else
   call('HDEL', KEYS[2], worker)
@@ -356,22 +362,3 @@ return #ended + #erased
 )
 
 RING = _script("ring(ARGV[1], '') return 1", _RING)
-
-ALL = (
-    OPEN,
-    CREATE,
-    FIND,
-    APPEND,
-    READ,
-    OWNER,
-    TAKE_OVER,
-    REQUEST_CANCEL,
-    RENEW,
-    OWNERS,
-    RUNNING,
-    ATTEND,
-    READERS,
-    ERASE,
-    EXPIRE,
-    RING,
-)

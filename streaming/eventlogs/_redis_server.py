@@ -153,8 +153,8 @@ def _connect_at_start(address: Address, name: str) -> Connection:
         except LOST as error:
             if time.monotonic() > deadline:
                 raise SettingsError(
-                    f"EVENTLOG_URL: cannot connect to {address.shown}: {error}; start the server"
-                    " or name the one that runs"
+                    f"EVENTLOG_URL: cannot connect to {address.shown}: {str(error).rstrip('.')};"
+                    " start the server or name the one that runs"
                 ) from None
             time.sleep(0.25)
 

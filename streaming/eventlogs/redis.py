@@ -119,17 +119,11 @@ class RedisLog:
                 and restore(self._pipe, stream_id, kept, answer)
             ):
                 answer = append(self._pipe, claim, batch, again=True)
-        except StoreUnavailable:
-            if kept is not None:
-                kept.in_doubt = True
-            raise
         finally:
             # Here, not in the loop: whoever is woken may look at the log at once.
             self._watch.wake(stream_id)
         if not isinstance(answer, int):
             if kept is not None:
-                if kept.in_doubt:
-                    self._abandoned.add(stream_id)
                 self._let_go(stream_id)
             raise Fenced(f"{stream_id}: owner {gen} may not write event {seq}")
         if kept is not None:
