@@ -20,6 +20,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or Settings.from_environ(os.environ)
     scheme = settings.eventlog_url.partition(":")[0]
+    scheme = {"rediss": "redis"}.get(scheme, scheme)  # the same store, over TLS
     if scheme not in plugins.names("eventlogs"):
         known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
         raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")

@@ -49,11 +49,14 @@ class Reader:
         while not (self.ended or self.left):
             self._wake.clear()
             page = self._log.read(self.stream_id, self.cursor.seq)
+            if page.closed and not page.records:
+                # It ended before our place: the log lost its tail, and was ended by somebody else.
+                raise self._lost()
             self.ended = page.closed
             if page.records:
                 self.cursor = page.records[-1].cursor
                 return page.records
-            if self.ended or not self._wake.wait(max(0.0, deadline - time.monotonic())):
+            if not self._wake.wait(max(0.0, deadline - time.monotonic())):
                 break
         return ()
 
@@ -70,11 +73,15 @@ class Reader:
             return
         found = self._log.read(self.stream_id, seq - 1, limit=1).records
         if not found or found[0].gen != gen:
-            last = self._log.read(self.stream_id, head.last_seq - 1, limit=1).records
-            raise CursorLost(
-                "the log does not hold that event any more: read again from the start",
-                last_id=str(last[0].cursor) if last else "0.0",
-            )
+            raise self._lost()
+
+    def _lost(self) -> CursorLost:
+        last_seq = self._log.head(self.stream_id).last_seq
+        last = self._log.read(self.stream_id, last_seq - 1, limit=1).records
+        return CursorLost(
+            "the log does not hold that event any more: read again from the start",
+            last_id=str(last[0].cursor) if last else "0.0",
+        )
 
 
 class Merging:

@@ -99,7 +99,7 @@ class Settings:
         parts = urlsplit(self.eventlog_url)
         if parts.password is None:
             return self.eventlog_url
-        return parts._replace(netloc=f"{parts.hostname}:{parts.port}").geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     @property
     def default_model(self) -> str:

@@ -291,6 +291,8 @@ class Streams:
 
     def _wait_for_end(self, stream_id: str, seconds: float) -> bool:
         head = self._log.head(stream_id)
+        if head.ended:
+            return True
         deadline = time.monotonic() + seconds
         with Reader(self._log, stream_id, START) as reader:
             reader.cursor = Cursor(head.gen, head.last_seq)

@@ -388,3 +388,20 @@ def test_a_merging_reader_that_leaves_still_has_a_right_cursor(log: MemoryLog) -
 
     rest = follow(log, claim.stream_id, records[-1].cursor)
     assert text_of(records) + text_of(rest) == "abcdef"
+
+
+def test_a_reader_ahead_of_a_log_that_lost_its_tail_and_ended_is_told_so() -> None:
+    log = MemoryLog()
+    stream_id = log.create(new_stream(log, "w"), [b'{"type":"token","content":"a"}'] * 5)
+    with Reader(log, stream_id, START) as reader:
+        assert len(reader.next(0)) == 5
+        stream = log._streams[stream_id]
+        del stream.records[2:]  # what a failover of an asynchronous store does
+        claim = log.take_over(stream_id, "other", force=True)
+        assert claim is not None
+        log.append(claim, 3, [b'{"type":"error"}'], end="interrupted")
+
+        with pytest.raises(CursorLost) as lost:
+            reader.next(0)
+
+    assert lost.value.last_id == "2.3"
