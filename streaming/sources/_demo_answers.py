@@ -214,13 +214,12 @@ curl -N 'http://localhost:8000/stream?prompt=hello'
 ```
 
 ```python
-from openai import OpenAI
+import json, urllib.request
 
-client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
-messages = [{"role": "user", "content": "hello"}]
-for chunk in client.chat.completions.create(model="demo", messages=messages, stream=True):
-    for choice in chunk.choices:
-        print(choice.delta.content or "", end="")
+with urllib.request.urlopen("http://localhost:8000/stream?prompt=hello") as lines:
+    for line in lines:
+        if line.startswith(b"data: "):
+            print(json.loads(line[6:]).get("content", ""), end="")
 ```
 
 To use a real model set `OPENAI_API_KEY`, `MODEL`, and for another provider `OPENAI_BASE_URL`. ✨
@@ -254,8 +253,7 @@ _SECTIONS = (
     (
         "Formats",
         "One run, many dialects: `native` for everything, `simple` for a small page, `text` for the shell, "
-        "`ndjson` for pipes, and the OpenAI routes under `/v1` for the SDK you already have. Two readers of "
-        "one run may use two different formats at the same time.",
+        "and `ndjson` for pipes. Two readers of one run may use two different formats at the same time.",
     ),
     (
         "Letters",
