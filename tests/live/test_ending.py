@@ -155,11 +155,17 @@ def test_a_client_that_never_reads_is_dropped(start_service: StartService, upstr
     deaf.connect(("127.0.0.1", service.port))
     deaf.sendall(f"GET /streams/{stream_id}?format=native HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
-    def connections() -> int:
-        fds = f"/proc/{service.worker_pids()[0]}/fd"
-        return sum(os.readlink(f"{fds}/{fd}").startswith("socket:") for fd in os.listdir(fds))
+    deaf_port = deaf.getsockname()[1]
 
+    assert _is_established(service.port, deaf_port)
     wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", 60, "the run is not held back")
-    with_deaf = connections()
-    wait_until(lambda: connections() < with_deaf, 10, "its connection is closed")
+    wait_until(lambda: not _is_established(service.port, deaf_port), 10, "its connection is closed")
     deaf.close()
+
+
+def _is_established(port: int, peer_port: int) -> bool:
+    """Say whether the service still holds its end of a connection. Source: proc(5), ``/proc/net/tcp``."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split()[1:4] for line in table][1:]
+    ends = (f":{port:04X}", f":{peer_port:04X}", "01")
+    return any((local[-5:], remote[-5:], state) == ends for local, remote, state in rows)
