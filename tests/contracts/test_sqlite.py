@@ -11,7 +11,7 @@ import apsw
 import gevent
 import pytest
 
-from streaming.errors import Fenced, SettingsError, StoreUnavailable, StreamingError, StreamLost
+from streaming.errors import Fenced, SettingsError, StoreFull, StoreUnavailable, StreamingError, StreamLost
 from streaming.eventlogs import Claim, _group_commit, _storage, sqlite
 from streaming.eventlogs.sqlite import SQLiteLog
 from tests.doubles import all_records, eventually, new_stream
@@ -547,3 +547,31 @@ def _python(script: str, *arguments: str) -> "subprocess.Popen[str]":
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
+
+
+# A full disk
+
+
+def test_a_full_disk_still_takes_the_ends_of_streams(open_file: OpenFile, path: Path) -> None:
+    log = open_file()
+    ballast = path.with_name(f"{path.name}-ballast")
+    assert ballast.stat().st_size == 4 * 1024 * 1024
+    stream_id = log.create(new_stream(log, "w"), [b"1"])
+    _allow_more_pages(log, 4)  # as a disk with so much left
+
+    with pytest.raises(StoreFull):
+        log.append(Claim(stream_id, 1), 2, [b"x" * 40_000])
+    _allow_more_pages(log, 1000)  # what the ballast gave back
+
+    assert not ballast.exists()
+    with pytest.raises(StoreFull):
+        log.create(new_stream(log, "w"), [b"1"])
+    log.append(Claim(stream_id, 1), 2, [b"the end"], end="failed")
+    assert log.read(stream_id, 1).records[0].payload == b"the end"
+    eventually(ballast.exists, 3)
+    log.create(new_stream(log, "w"), [b"1"])
+
+
+def _allow_more_pages(log: SQLiteLog, pages: int) -> None:
+    db = log._file.db
+    db.pragma("max_page_count", db.pragma("page_count") + pages)
