@@ -302,14 +302,14 @@ class Producers:
                 last = msgspec.structs.replace(last, error=error)
             self._append_end(Run(claim, seq, scope.Scope(), "continue", tally), last)
         except (Fenced, NotFound, StreamExpired, StreamLost):
-            del self._unended[claim.stream_id]
+            self._unended.pop(claim.stream_id, None)
             return False
         except StreamingError as error:
             logger.warning(
                 "a stream's end was not written", extra={"stream_id": claim.stream_id, "why": error.code}
             )
             return False
-        del self._unended[claim.stream_id]
+        self._unended.pop(claim.stream_id, None)
         return True
 
     def _append_end(self, run: Run, last: Done | Error) -> None:
