@@ -8,6 +8,11 @@ import os  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
 
+# Libraries only: imported here, before the workers are forked, they cost their second once, and not
+# again whenever a worker has to be replaced.
+import flask  # noqa: E402, F401
+import openai.resources.chat  # noqa: E402, F401
+
 from streaming.errors import SettingsError  # noqa: E402
 from streaming.settings import Settings  # noqa: E402
 

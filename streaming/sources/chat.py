@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import httpx2
 import msgspec
 import openai
+from openai.resources.chat.completions.completions import CompletionsWithStreamingResponse
 
 from streaming import scope, sse
 from streaming.errors import UpstreamBadResponse, UpstreamFailure, UpstreamTimeout, UpstreamTruncated
@@ -34,7 +35,7 @@ class ChatSource:
     """See `Source`."""
 
     def __init__(self, client: openai.OpenAI, settings: Settings) -> None:
-        self._client = client
+        self._completions = client.chat.completions.with_streaming_response
         self._settings = settings
 
     def events(self, prompt: Prompt) -> Batches:
@@ -44,7 +45,7 @@ class ChatSource:
         while True:
             attempt = _Attempt(self._settings, started)
             try:
-                yield from attempt.events(self._client, prompt)
+                yield from attempt.events(self._completions, prompt)
                 return
             except scope.Stopped as stop:
                 if not isinstance(stop.error, UpstreamFailure) or scope.current().stopped:
@@ -85,12 +86,12 @@ class _Attempt:
     def status(self, status: Literal["thinking", "retrying"]) -> Status:
         return Status(status, int((time.monotonic() - self._started) * 1000))
 
-    def events(self, client: openai.OpenAI, prompt: Prompt) -> Batches:
+    def events(self, completions: CompletionsWithStreamingResponse, prompt: Prompt) -> Batches:
         run = scope.current()
         seconds = self._settings.first_token_timeout_seconds
         self._first_token_by = time.monotonic() + seconds
         run.expect(seconds, self._no_first_token)
-        with self._open(client, prompt) as response:
+        with self._open(completions, prompt) as response:
             yield [self.status("thinking")]
             if _media_type(response) == "application/json":
                 yield self._whole_answer(response)
@@ -98,9 +99,11 @@ class _Attempt:
                 yield from self._stream(response, run)
 
     @contextmanager
-    def _open(self, client: openai.OpenAI, prompt: Prompt) -> Iterator[httpx2.Response]:
+    def _open(
+        self, completions: CompletionsWithStreamingResponse, prompt: Prompt
+    ) -> Iterator[httpx2.Response]:
         try:
-            request = client.chat.completions.with_streaming_response.create(
+            request = completions.create(
                 model=prompt.model,
                 messages=cast(Any, prompt.messages),
                 stream=True,
