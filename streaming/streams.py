@@ -235,7 +235,7 @@ class Streams:
         else:
             self._log.request_cancel(stream_id)
             closed = self._wait_for_end(stream_id, CANCEL_SECONDS)
-        if not closed:
+        if not closed and self._log.head(stream_id).gen == head.gen:  # else somebody is at it
             self._producers.take_over(stream_id, None, force=True)
         return self._receipt(stream_id, "closed" if closed else "unknown")
 
