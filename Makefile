@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-fast lint lock clean
+.PHONY: run test test-fast chaos lint lock clean
 
 run: .venv/installed
 	@exec $(BIN)/gunicorn wsgi:app
@@ -14,6 +14,12 @@ test: .venv/installed-dev browser
 # The layers that take seconds.
 test-fast: .venv/installed-dev
 	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
+
+# Harm the real service under load, and check from outside that no promise is broken; see
+# docs/reliability.md. Sizes: make chaos CHAOS="kills --kills 1000 --streams 10000"
+CHAOS ?= all
+chaos: .venv/installed-dev
+	$(BIN)/python -m tests.chaos.campaign $(CHAOS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,0 +1,682 @@
+"""Readers, creators and cancellers by the hundred, which write down all they are told.
+
+What each of them sees goes to one log of JSON lines, which is all that
+``checker.py`` needs to know about them:
+
+``create``, ``cancel``, ``snapshot``: one exchange, with its answer;
+``open``, ``msgs``, ``close``: a connection that follows a stream. A message is
+``[id, n, type, text]``; the last one comes with ``end``;
+``reset``: this reader was told to forget its text and to read again;
+``reader_end``: this reader has gone, and why.
+
+Times are CLOCK_MONOTONIC in seconds. After a lost connection a reader does as
+the page does: it waits, asks what became of the stream, and follows again.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+TERMINAL = frozenset({"completed", "cancelled", "failed", "interrupted"})
+SILENCE_SECONDS = 20.0
+EXCHANGE_SECONDS = 20.0
+MAX_BACK_OFF_SECONDS = 2.0
+
+Message = tuple[str, int, str, str]
+"""Its id, how many events it stands for, its type, and its text."""
+
+
+class Log:
+    """JSON lines in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", buffering=1 << 20)
+
+    def write(self, ev: str, **fields: object) -> None:
+        self._file.write(json.dumps({"ev": ev, "t": time.monotonic(), **fields}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+# One exchange over HTTP.
+
+
+class Lost(Exception):
+    """There was no answer; ``sent`` says whether the request may have arrived."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class Wire(asyncio.Protocol):
+    """One request and its answer, whose body is handed over as it arrives."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, request: bytes, on_body: "OnBody") -> None:
+        loop = asyncio.get_running_loop()
+        self.number = next(self._numbers)
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.head: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[str] = loop.create_future()
+        """``whole``, ``cut`` (by the server, in the middle), or ``us``."""
+        self.last_byte_at = time.monotonic()
+        self.longest_silence = (self.last_byte_at, self.last_byte_at)
+        self._request = request
+        self._on_body = on_body
+        self._buffer = b""
+        self._chunk_left = -1
+        self._left: int | None = None
+        self._chunked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.status:
+            self.note_silence()
+        self.last_byte_at = time.monotonic()
+        self._buffer += data
+        if not self.status and not self._read_head():
+            return
+        try:
+            body = self._read_chunks() if self._chunked else self._read_rest()
+        except ValueError:
+            self._end("cut")
+            return
+        if body:
+            self._on_body(self, body)
+
+    def eof_received(self) -> bool:
+        self._end("whole" if self.status and not self._chunked and self._left is None else "cut")
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end("cut")
+
+    def note_silence(self) -> None:
+        """Remember the time since the last byte if it is the longest so far."""
+        now = time.monotonic()
+        start, end = self.longest_silence
+        if now - self.last_byte_at > end - start:
+            self.longest_silence = (self.last_byte_at, now)
+
+    def close(self, *, reset: bool = False) -> None:
+        """Leave, whatever is under way; with ``reset`` without the usual farewell."""
+        self._end("us")
+        if reset and not self._transport.is_closing():
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def _end(self, how: str) -> None:
+        if not self.ended.done():
+            if self.status:
+                self.note_silence()
+            self.ended.set_result(how)
+        if not self.head.done():
+            self.head.set_exception(Lost("no answer", sent=True))
+            self.head.exception()  # taken note of: somebody may have left before it came
+        if how != "us":
+            self._transport.close()
+
+    def _read_head(self) -> bool:
+        head, blank, rest = self._buffer.partition(b"\r\n\r\n")
+        if not blank:
+            return False
+        first, *lines = head.decode("latin-1").split("\r\n")
+        self.status = int(first.split(" ")[1])
+        fields = (line.partition(":") for line in lines)
+        self.headers = {name.lower(): value.strip() for name, _, value in fields}
+        self._buffer = rest
+        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        if self.status == 204:
+            self._left = 0
+        elif not self._chunked and "content-length" in self.headers:
+            self._left = int(self.headers["content-length"])
+        if not self.head.done():
+            self.head.set_result(None)
+        return True
+
+    def _read_rest(self) -> bytes:
+        body, self._buffer = self._buffer, b""
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left <= 0:
+                asyncio.get_running_loop().call_soon(self._end, "whole")
+        return body
+
+    def _read_chunks(self) -> bytes:
+        found = []
+        while True:
+            if self._chunk_left < 0:
+                line, newline, rest = self._buffer.partition(b"\r\n")
+                if not newline:
+                    break
+                self._buffer = rest
+                self._chunk_left = int(line, 16) + 2
+            if len(self._buffer) < self._chunk_left:
+                break
+            found.append(self._buffer[: self._chunk_left - 2])
+            self._buffer = self._buffer[self._chunk_left :]
+            is_last, self._chunk_left = self._chunk_left == 2, -1
+            if is_last:
+                asyncio.get_running_loop().call_soon(self._end, "whole")
+                break
+        return b"".join(found)
+
+
+OnBody = Callable[[Wire, bytes], None]
+
+
+async def connect(
+    port: int,
+    method: str,
+    path: str,
+    on_body: OnBody,
+    headers: dict[str, str] | None = None,
+    body: object = None,
+) -> Wire:
+    """Return a connection on which the request was sent. Raises ``Lost``."""
+    payload = b"" if body is None else json.dumps(body).encode()
+    fields = {"Host": f"127.0.0.1:{port}", "Connection": "close", **(headers or {})}
+    if body is not None:
+        fields |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    request = "\r\n".join([*lines, "", ""]).encode("latin-1") + payload
+    try:
+        opening = asyncio.get_running_loop().create_connection(
+            lambda: Wire(request, on_body), "127.0.0.1", port
+        )
+        _, wire = await asyncio.wait_for(opening, EXCHANGE_SECONDS)
+    except (OSError, TimeoutError) as error:
+        raise Lost(str(error), sent=False) from None
+    return wire
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: Any
+    """Decoded where it is JSON, else bytes."""
+
+
+async def exchange(
+    port: int,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    body: object = None,
+    seconds: float = EXCHANGE_SECONDS,
+) -> Answer:
+    """Return one whole answer. Raises ``Lost``."""
+    blocks: list[bytes] = []
+    wire = await connect(port, method, path, lambda _, block: blocks.append(block), headers, body)
+    try:
+        how = await asyncio.wait_for(asyncio.shield(wire.ended), seconds)
+    except TimeoutError:
+        raise Lost(f"no whole answer in {seconds} s", sent=True) from None
+    finally:
+        wire.close()
+    if how != "whole" or not wire.status:
+        raise Lost("the answer was cut off", sent=True)
+    whole = b"".join(blocks)
+    if wire.headers.get("content-type", "").startswith("application/json"):
+        return Answer(wire.status, wire.headers, json.loads(whole))
+    return Answer(wire.status, wire.headers, whole)
+
+
+def back_off(failures: int) -> float:
+    """Return the seconds to wait, as the page does, but not as patiently."""
+    return min(0.25 * 2**failures, MAX_BACK_OFF_SECONDS) * (0.5 + random.random() / 2)
+
+
+# What the wire formats say, as one kind of message.
+
+
+class EventStream:
+    """Cuts the service's event streams into ``(id, data)``. Its lines end with LF alone."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._id = ""
+        self._data: list[bytes] = []
+
+    def feed(self, block: bytes) -> list[tuple[str, bytes]]:
+        """Return the events that ``block`` completes."""
+        *lines, self._tail = (self._tail + block).split(b"\n")
+        found = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data.append(line[6:])
+            elif line.startswith(b"id:"):
+                self._id = line[4:].decode()
+            elif not line and self._data:
+                found.append((self._id, b"\n".join(self._data)))
+                self._data = []
+        return found
+
+
+class ObjectLines:
+    """Cuts newline-delimited JSON into ``("", data)``."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def feed(self, block: bytes) -> list[tuple[str, bytes]]:
+        """Return the lines that ``block`` completes."""
+        *lines, self._tail = (self._tail + block).split(b"\n")
+        return [("", line) for line in lines if line.strip()]
+
+
+End = dict[str, Any]
+"""``state``, ``why``, and what the format tells besides: ``last_seq``, ``sha``."""
+
+
+def read_message(wire_format: str, id: str, data: bytes) -> tuple[Message, End | None]:
+    """Return what one event of a format says, and how the stream ended if it is the last.
+
+    >>> read_message("native", "1.4", b'{"type":"token","content":"a","n":2}')
+    (('1.4', 2, 'token', 'a'), None)
+    >>> read_message("text", "1.9", b"[DONE]")[1]
+    {'state': 'completed', 'why': '[DONE]'}
+    """
+    if wire_format == "text":
+        if data == b"[DONE]":
+            return (id, 0, "done", ""), {"state": "completed", "why": "[DONE]"}
+        if data.startswith(b'{"error":'):
+            return (id, 0, "error", ""), _end(json.loads(data))
+        return (id, 0, "token", data.decode()), None
+    said = json.loads(data)
+    if wire_format == "simple":
+        kind = ("error" if "error" in said else "done") if said["done"] else "token"
+        return (id, 0, kind, said.get("content", "")), _end(said) if said["done"] else None
+    text = said["content"] if said["type"] == "token" else ""
+    return (id, said.get("n", 1), said["type"], text), _end(said) if said.get("done") else None
+
+
+def _end(said: dict[str, Any]) -> End:
+    end: End = state_of(said.get("finish_reason"), said.get("error"))
+    if said.get("last_seq"):
+        end |= {"last_seq": said["last_seq"], "sha": said["text_sha256"]}
+    return end
+
+
+def state_of(finish_reason: str | None, error: dict[str, Any] | None) -> End:
+    """Return the state that a last event stands for, and why.
+
+    >>> state_of(None, {"type": "interrupted", "code": "worker_lost"})
+    {'state': 'interrupted', 'why': 'interrupted/worker_lost'}
+    """
+    if error and error["type"] == "cancelled":
+        return {"state": "cancelled", "why": "cancelled"}
+    if error:
+        state = "interrupted" if error["type"] == "interrupted" else "failed"
+        return {"state": state, "why": f"{error['type']}/{error['code']}"}
+    return {"state": "cancelled" if finish_reason == "cancelled" else "completed", "why": finish_reason}
+
+
+# Clients.
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How one reader reads."""
+
+    formats: Sequence[str] = ("native",)
+    """One is chosen for each connection."""
+    query: str = ""
+    """Added to each address, such as ``&buffer_tokens=8``."""
+    cuts: int = 0
+    """How many connections it drops, each at a random moment."""
+    cut_within_seconds: float = 1.0
+    leaves_after_seconds: float | None = None
+    polls: bool = False
+    """It asks for snapshots and never follows."""
+    asks: bool = True
+    """After a lost connection it asks for the state, and takes what is new from there."""
+    patience_seconds: float = 120.0
+    """After which it gives up, which no reader should have to."""
+
+
+class Clients:
+    """All clients of one campaign: one log, one source of chance."""
+
+    def __init__(self, ports: Sequence[int], log: Log, chance: random.Random) -> None:
+        self.ports = list(ports)
+        self.log = log
+        self.chance = chance
+        self.delivered = 0
+        self.on_text: Callable[[str, float], None] = lambda text, at: None
+        """Is told every text of every reader, and when it came."""
+        self._readers = itertools.count(1)
+
+    def port(self) -> int:
+        return self.chance.choice(self.ports)
+
+    async def create(
+        self, token: str, body: dict[str, Any], key: str | None = None, patience_seconds: float = 60.0
+    ) -> str | None:
+        """Create a stream and return its id.
+
+        With a ``key`` it asks again until there is an answer; without one, what
+        may have arrived is not sent twice, and the answer is ``None``.
+        """
+        headers = {"Accept": "application/json"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        deadline = time.monotonic() + patience_seconds
+        for failures in itertools.count():
+            asked_at = time.monotonic()
+            told = {
+                "token": token,
+                "key": key,
+                "asked_at": asked_at,
+                "on": body.get("on_disconnect", "grace"),
+            }
+            try:
+                answer = await exchange(self.port(), "POST", "/streams", headers, body)
+            except Lost as lost:
+                self.log.write("create", status=0, sent=lost.sent, **told)
+                if (lost.sent and key is None) or time.monotonic() > deadline:
+                    return None
+                await asyncio.sleep(back_off(failures))
+                continue
+            if answer.status in (200, 201):
+                made = answer.body
+                replayed = answer.headers.get("idempotent-replayed") == "true"
+                self.log.write(
+                    "create",
+                    status=answer.status,
+                    stream=made["stream_id"],
+                    replayed=replayed,
+                    state=made["state"],
+                    **told,
+                )
+                return str(made["stream_id"])
+            self.log.write("create", status=answer.status, error=_error_of(answer), **told)
+            if answer.status != 503 or time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(back_off(failures))
+        raise AssertionError("not reached")
+
+    async def snapshot(
+        self, stream_id: str, after: str = "", wait_seconds: float = 0.0, reader: str | None = None
+    ) -> Answer:
+        """Return what the stream holds after ``after``. Raises ``Lost``."""
+        query = f"?after={after}&wait={wait_seconds:g}" if after else f"?wait={wait_seconds:g}"
+        asked_at = time.monotonic()
+        answer = await exchange(
+            self.port(),
+            "GET",
+            f"/streams/{stream_id}{query}",
+            {"Accept": "application/json"},
+            seconds=EXCHANGE_SECONDS + wait_seconds,
+        )
+        told: dict[str, Any] = {"stream": stream_id, "reader": reader, "after": after, "asked_at": asked_at}
+        told["wait"] = wait_seconds
+        if answer.status == 200:
+            said = answer.body
+            told |= {"state": said["state"], "text": said["text"], "cursor": said["cursor"]}
+            if said.get("finish_reason") or said.get("error"):
+                told["end"] = _end(said)
+        else:
+            told["error"] = _error_of(answer)
+        self.log.write("snapshot", status=answer.status, **told)
+        return answer
+
+    async def cancel(self, stream_id: str) -> str | None:
+        """Cancel once; return the state in the receipt, ``None`` when there was none."""
+        asked_at = time.monotonic()
+        told: dict[str, Any] = {"stream": stream_id, "asked_at": asked_at}
+        try:
+            answer = await exchange(self.port(), "POST", f"/streams/{stream_id}/cancel")
+        except Lost:
+            self.log.write("cancel", status=0, **told)
+            return None
+        if answer.status not in (200, 202):
+            self.log.write("cancel", status=answer.status, error=_error_of(answer), **told)
+            return None
+        receipt = answer.body
+        self.log.write(
+            "cancel", status=answer.status, state=receipt["state"], upstream=receipt["upstream"], **told
+        )
+        return str(receipt["state"])
+
+    async def read(self, stream_id: str, habits: Habits, kind: str = "reader") -> str:
+        """Read a stream to its end, by ``habits``; return how it ended."""
+        reader = Reader(self, f"{kind}-{next(self._readers)}", stream_id, habits)
+        how = await (reader.poll() if habits.polls else reader.follow())
+        self.log.write("reader_end", reader=reader.name, stream=stream_id, how=how)
+        return how
+
+    async def never_read(self, stream_id: str, until: asyncio.Event) -> str:
+        """Open a stream and read nothing of it; return what it had come to by then.
+
+        ``dropped`` by the service, ``whole`` if all of it was in the buffers, or ``open``.
+        """
+        with contextlib.closing(socket.socket()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", self.port()))
+            path = f"/streams/{stream_id}?format=native"
+            request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+            await loop.sock_sendall(sock, request.encode())
+            await until.wait()
+            tail = b""
+            try:
+                while data := await asyncio.wait_for(loop.sock_recv(sock, 1 << 18), 10.0):
+                    tail = (tail + data)[-5:]
+            except TimeoutError:
+                return "open"
+            except OSError:
+                return "dropped"
+            return "whole" if tail == b"0\r\n\r\n" else "dropped"
+
+
+def _error_of(answer: Answer) -> object:
+    """Return the error object of a refusal, or its first bytes where it is of another shape."""
+    if isinstance(answer.body, dict):
+        return answer.body.get("error")
+    return f"not JSON: {bytes(answer.body[:200])!r}"
+
+
+class Reader:
+    """One reader of one stream, over as many connections as it takes."""
+
+    def __init__(self, clients: Clients, name: str, stream_id: str, habits: Habits) -> None:
+        self.name = name
+        self._clients = clients
+        self._log = clients.log
+        self._chance = clients.chance
+        self._stream_id = stream_id
+        self._habits = habits
+        self._cuts_left = habits.cuts
+        self._cursor = ""
+        self._ended = False
+        now = time.monotonic()
+        self._gives_up_at = now + habits.patience_seconds
+        self._leaves_at = now + (habits.leaves_after_seconds or 1e9)
+
+    async def follow(self) -> str:
+        """Listen, and come back after whatever ends a connection before the stream."""
+        failures = 0
+        while not self._ended:
+            now = time.monotonic()
+            if now > self._leaves_at:
+                return "left"
+            if now > self._gives_up_at:
+                return "gave up"
+            before = self._cursor
+            how = await self._listen()
+            if self._ended:
+                break
+            if how == "cut by us":
+                await asyncio.sleep(self._chance.choice((0.0, 0.0, 0.02, 0.3)))
+                continue
+            failures = 0 if self._cursor != before else failures + 1
+            if how.startswith("status 4") and not self._meet_refusal(how):
+                return how
+            await asyncio.sleep(back_off(failures))
+            if self._habits.asks and (outcome := await self._ask()):
+                return outcome
+        return "ended"
+
+    async def poll(self) -> str:
+        """Ask for what is new until there is nothing more to come."""
+        failures = 0
+        while True:
+            now = time.monotonic()
+            if now > self._leaves_at:
+                return "left"
+            if now > self._gives_up_at:
+                return "gave up"
+            outcome = await self._ask(self._chance.choice((0.0, 0.3, 2.0)))
+            if outcome:
+                return outcome
+            failures = failures + 1 if outcome is None else 0
+            await asyncio.sleep(back_off(failures) if outcome is None else self._chance.random() / 4)
+
+    async def _listen(self) -> str:
+        """Follow over one connection; return how it ended."""
+        wire_format = self._chance.choice(list(self._habits.formats))
+        if wire_format == "ndjson":
+            self._reset("ndjson begins at the start")
+        parser = ObjectLines() if wire_format == "ndjson" else EventStream()
+        headers, path = {}, f"/streams/{self._stream_id}?format={wire_format}{self._habits.query}"
+        if self._cursor and self._chance.random() < 0.5:
+            headers["Last-Event-ID"] = self._cursor
+        elif self._cursor:
+            path += f"&after={self._cursor}"
+
+        def take(wire: Wire, block: bytes) -> None:
+            if wire.status == 200:
+                self._take(wire.number, [read_message(wire_format, *event) for event in parser.feed(block)])
+
+        try:
+            wire = await connect(self._clients.port(), "GET", path, take, headers)
+        except Lost:
+            self._log.write("refused", reader=self.name, stream=self._stream_id)
+            return "refused"
+        number = wire.number
+        self._log.write(
+            "open",
+            conn=number,
+            reader=self.name,
+            stream=self._stream_id,
+            format=wire_format,
+            after=self._cursor,
+        )
+        how = await self._hold(wire)
+        start, end = wire.longest_silence
+        self._log.write(
+            "close",
+            conn=number,
+            reader=self.name,
+            stream=self._stream_id,
+            how=how,
+            status=wire.status,
+            silence=[start, end],
+        )
+        if wire_format == "ndjson" and not self._ended:
+            self._reset("ndjson has no ids to continue from")
+        if wire.status == 204:
+            # Only the terminal event's cursor is answered so; what it was is for the status to say.
+            return "status 204"
+        return how if wire.status in (0, 200) else f"status {wire.status}"
+
+    async def _hold(self, wire: Wire) -> str:
+        """Wait until the connection ends, by the server or by our habits."""
+        leaves_in = self._leaves_at - time.monotonic()
+        cuts_in = 1e9
+        if self._cuts_left:
+            self._cuts_left -= 1
+            cuts_in = self._chance.random() * self._habits.cut_within_seconds
+        deadline = time.monotonic() + min(leaves_in, cuts_in)
+        try:
+            while not wire.ended.done():
+                now = time.monotonic()
+                if now >= deadline:
+                    return "left" if leaves_in < cuts_in else "cut by us"
+                if self._ended:
+                    # The last event is there; the end of the body follows, or is not worth waiting for.
+                    await asyncio.wait({wire.ended}, timeout=2.0)
+                    return "ended"
+                if now - wire.last_byte_at > SILENCE_SECONDS or now > self._gives_up_at:
+                    return "silent"
+                await asyncio.wait({wire.ended}, timeout=min(deadline - now, 0.5))
+            return wire.ended.result()
+        finally:
+            wire.close(reset=self._chance.random() < 0.5)
+
+    def _take(self, number: int, read: list[tuple[Message, End | None]]) -> None:
+        if not read:
+            return
+        messages = [message for message, _ in read]
+        fields: dict[str, Any] = {"m": messages}
+        now = time.monotonic()
+        for message, end in read:
+            self._cursor = message[0] or self._cursor
+            self._clients.on_text(message[3], now)
+            if end is not None:
+                self._ended = True
+                fields["end"] = end
+        self._clients.delivered += len(messages)
+        self._log.write("msgs", conn=number, reader=self.name, stream=self._stream_id, **fields)
+
+    async def _ask(self, wait_seconds: float = 0.0) -> str | None:
+        """Ask what became of the stream, and take what is new; return how the reading ended.
+
+        ``None`` means that nobody answered, "" that the stream goes on.
+        """
+        try:
+            answer = await self._clients.snapshot(self._stream_id, self._cursor, wait_seconds, self.name)
+        except Lost:
+            self._log.write("refused", reader=self.name, stream=self._stream_id)
+            return None
+        if answer.status == 200:
+            self._cursor = answer.body["cursor"]
+            return "ended" if answer.body["state"] in TERMINAL else ""
+        how = f"status {answer.status}"
+        if answer.status >= 500 or self._meet_refusal(how, answer):
+            return None
+        return how
+
+    def _meet_refusal(self, how: str, answer: Answer | None = None) -> bool:
+        """Return whether to go on after a refusal: only a lost cursor can be mended."""
+        if answer is None:
+            return True  # the status, asked for next, says which refusal it is
+        if isinstance(answer.body, dict) and answer.body.get("error", {}).get("type") == "cursor_lost":
+            self._reset("cursor_lost")
+            return True
+        return False
+
+    def _reset(self, why: str) -> None:
+        self._log.write("reset", reader=self.name, stream=self._stream_id, why=why)
+        self._cursor = ""
+
+
+def prompt_of(script: dict[str, Any]) -> str:
+    """Return a prompt that carries a script for the upstream."""
+    return f"please <<{json.dumps(script)}>>"
+
+
+def address_of_ask(script: dict[str, Any], message_id: str) -> str:
+    """Return the address that asks and listens in one request."""
+    return f"/stream?prompt={quote(prompt_of(script))}&message_id={message_id}"
