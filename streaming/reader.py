@@ -49,14 +49,14 @@ class Reader:
         while not (self.ended or self.left):
             self._wake.clear()
             page = self._log.read(self.stream_id, self.cursor.seq)
-            if page.closed and not page.records:
-                # It ended before our place: the log lost its tail, and was ended by somebody else.
+            if page.closed and not page.records and not self._is_held(self.cursor):
+                # It was ended before our place by somebody else, after the log lost its tail.
                 raise self._lost()
             self.ended = page.closed
             if page.records:
                 self.cursor = page.records[-1].cursor
                 return page.records
-            if not self._wake.wait(max(0.0, deadline - time.monotonic())):
+            if self.ended or not self._wake.wait(max(0.0, deadline - time.monotonic())):
                 break
         return ()
 
@@ -67,13 +67,13 @@ class Reader:
 
     def _check_cursor(self) -> None:
         head = self._log.head(self.stream_id)
-        gen, seq = self.cursor
-        self.ended = head.ended and seq == head.last_seq
-        if seq == 0:
-            return
-        found = self._log.read(self.stream_id, seq - 1, limit=1).records
-        if not found or found[0].gen != gen:
+        self.ended = head.ended and self.cursor.seq == head.last_seq
+        if self.cursor.seq and not self._is_held(self.cursor):
             raise self._lost()
+
+    def _is_held(self, cursor: Cursor) -> bool:
+        found = self._log.read(self.stream_id, cursor.seq - 1, limit=1).records
+        return bool(found) and found[0].gen == cursor.gen
 
     def _lost(self) -> CursorLost:
         last_seq = self._log.head(self.stream_id).last_seq

@@ -170,7 +170,7 @@ class Streams:
         stream_id = reader.stream_id
         self._audience.join(stream_id)
         if elsewhere := self._is_elsewhere(reader):
-            self._log.attend(stream_id, self._producers.worker_id, ATTENDING_SECONDS)
+            self._attend_elsewhere(stream_id, ATTENDING_SECONDS)
         try:
             with self._opened(reader):
                 yield
@@ -280,14 +280,20 @@ class Streams:
         self._audience.poll(reader.stream_id)
         if self._is_elsewhere(reader) and not self._audience.present(reader.stream_id):
             seconds = wait_seconds + self._settings.disconnect_grace_seconds
-            self._log.attend(reader.stream_id, self._producers.worker_id, seconds)
+            self._attend_elsewhere(reader.stream_id, seconds)
+
+    def _attend_elsewhere(self, stream_id: str, seconds: float) -> None:
+        try:
+            self._log.attend(stream_id, self._producers.worker_id, seconds)
+        except StreamingError as error:
+            # Reading goes on: it is worth more than being known to read.
+            logger.warning("a reader was not noted", extra={"stream_id": stream_id, "why": error.code})
 
     def _attend_elsewhere_no_more(self, stream_id: str) -> None:
-        worker_id = self._producers.worker_id
-        self._log.attend(stream_id, worker_id, 0)
+        self._attend_elsewhere(stream_id, 0)
         polled_ago = time.monotonic() - self._audience.last_polled(stream_id)
         if polled_ago < self._settings.disconnect_grace_seconds:
-            self._log.attend(stream_id, worker_id, self._settings.disconnect_grace_seconds - polled_ago)
+            self._attend_elsewhere(stream_id, self._settings.disconnect_grace_seconds - polled_ago)
 
     def _wait_for_end(self, stream_id: str, seconds: float) -> bool:
         head = self._log.head(stream_id)

@@ -41,6 +41,7 @@ from streaming.events import Record
 FOREIGN_COMMIT_POLL_SECONDS = 0.010
 LOOK_AROUND_SECONDS = 1.0
 EXPIRE_BATCH = 500
+GRACE_SECONDS = 5.0
 
 
 class SQLiteLog:
@@ -52,6 +53,8 @@ class SQLiteLog:
         self._own: set[str] = set()
         self._last_seen: dict[str, int] = {}
         self._lease: tuple[str, float] | None = None
+        self._renewed_at = _host.boot_seconds()
+        self._leases_count_from = 0.0
         self._file = StoreFile(path, synchronous, self._begin_anew)
         self._commits = GroupCommit(self._file, self._wake)
         self._seen_version = self._data_version()
@@ -127,6 +130,11 @@ class SQLiteLog:
     def renew(self, worker_id: str, seconds: float) -> None:
         self._lease = (worker_id, seconds)
         self._write(lambda db: _renew(db, worker_id, seconds))
+        now = _host.boot_seconds()
+        if now - self._renewed_at > seconds:
+            # Nobody could renew while the file was held: the others come to it just now.
+            self._leases_count_from = now + GRACE_SECONDS
+        self._renewed_at = now
 
     def retire(self, worker_id: str) -> None:
         def forget(db: apsw.Connection) -> None:
@@ -208,7 +216,7 @@ class SQLiteLog:
             raise self._absent(stream_id)
         ((number, last_seq, state),) = head
         with self._file.translated_errors():
-            records = self._page(number, after, limit) if after < last_seq else []
+            records = self._page(number, after, last_seq, limit) if after < last_seq else []
         reached = records[-1].seq if records else after
         return Page(records, state in TERMINAL and reached >= last_seq)
 
@@ -269,12 +277,14 @@ class SQLiteLog:
             raise StoreUnavailable("this event log was opened in another process")
         return self._commits.run(write, wakes)
 
-    def _page(self, number: int, after: int, limit: int) -> list[Record]:
+    def _page(self, number: int, after: int, last_seq: int, limit: int) -> list[Record]:
+        # Not past last_seq: another process may have committed more since it was read.
         records: list[Record] = []
         size = 0
         rows: Any = self._file.db.execute(
-            "SELECT seq, gen, count, payloads FROM batches WHERE stream = ? AND seq > ? ORDER BY seq",
-            (number, after),
+            "SELECT seq, gen, count, payloads FROM batches"
+            " WHERE stream = ? AND seq > ? AND seq <= ? ORDER BY seq",
+            (number, after, last_seq),
         )
         for seq, gen, count, payloads in rows:
             first = seq - count + 1
@@ -295,8 +305,15 @@ class SQLiteLog:
         ):
             if not _host.may_live(_host.Process(boot, namespace, pid, started)):
                 return "worker_lost"
-            return "" if lease_until > _host.boot_seconds() else "lease_expired"
+            now = _host.boot_seconds()
+            return "" if lease_until > now or self._is_doubtful(worker_id, now) else "lease_expired"
         return "worker_lost"
+
+    def _is_doubtful(self, worker_id: str, now: float) -> bool:
+        """Say whether another worker's lease may have run out because nobody could renew."""
+        if self._lease is None or self._lease[0] == worker_id:
+            return False
+        return now < self._leases_count_from or now - self._renewed_at > self._lease[1]
 
     def _absent(self, stream_id: str) -> NotFound | StreamLost | StreamExpired:
         erased = self._file.rows("SELECT 1 FROM erased WHERE stream = ?", (stream_id,))

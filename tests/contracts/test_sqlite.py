@@ -575,3 +575,45 @@ def test_a_full_disk_still_takes_the_ends_of_streams(open_file: OpenFile, path: 
 def _allow_more_pages(log: SQLiteLog, pages: int) -> None:
     db = log._file.db
     db.pragma("max_page_count", db.pragma("page_count") + pages)
+
+
+def test_a_page_never_goes_past_the_head_it_was_read_with(
+    open_file: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, other = open_file(), open_file()
+    stream_id = log.create(new_stream(log, "w"), [b"1"])
+    rows = log._file.rows
+
+    def rows_and_then_another_commits(sql: str, bindings: tuple[object, ...] = ()) -> list[object]:
+        found = rows(sql, bindings)
+        monkeypatch.setattr(log._file, "rows", rows)
+        other.append(Claim(stream_id, 1), 2, [b"the end"], end="completed")
+        return found
+
+    monkeypatch.setattr(log._file, "rows", rows_and_then_another_commits)
+    first = log.read(stream_id, 0)
+    second = log.read(stream_id, first.records[-1].seq)
+
+    assert [record.payload for record in first.records] == [b"1"]
+    assert not first.closed
+    assert [record.payload for record in second.records] == [b"the end"]
+    assert second.closed
+
+
+def test_a_log_that_was_held_by_somebody_gives_the_others_time_to_renew(
+    open_file: OpenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("streaming.eventlogs._host.boot_seconds", lambda: now[0])
+    log, other = open_file(), open_file()
+    log.renew("w1", 10)
+    other.renew("w2", 10)
+    stream_id = other.create(new_stream(other, "w2"), [b"1"])
+
+    now[0] += 12  # in which nobody could write
+    assert log.orphans() == []
+    log.renew("w1", 10)
+    assert log.orphans() == []
+    now[0] += 6  # w2 has had its time, and is late indeed
+
+    assert log.orphans() == [(stream_id, "lease_expired")]
