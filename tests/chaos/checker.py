@@ -241,9 +241,9 @@ class Evidence:
             if line["ev"] == "reader_end":
                 life.ended, life.how = line["t"], line["how"]
             elif (
-                line["ev"] == "refused"
-                or (line["ev"] == "close" and line["how"] == "cut by us")
-                or (line["ev"] == "snapshot" and line["status"] >= 500)
+                line["ev"] in ("refused", "told")
+                or line.get("how") == "cut by us"
+                or (line["ev"] in ("snapshot", "close") and line["status"] >= 500)
             ):
                 life.trouble.append(line["t"])
         return found

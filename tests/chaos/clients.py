@@ -5,7 +5,8 @@ What each of them sees goes to one log of JSON lines, which is all that
 
 ``create``, ``cancel``, ``snapshot``: one exchange, with its answer;
 ``open``, ``msgs``, ``close``: a connection that follows a stream. A message is
-``[id, n, type, text]``; the last one comes with ``end``;
+``[id, n, type, text]``; the stream's last one comes with ``end``;
+``told``: an error that is not an event of the stream, but why the connection ends;
 ``reset``: this reader was told to forget its text and to read again;
 ``reader_end``: this reader has gone, and why.
 
@@ -258,7 +259,7 @@ class EventStream:
         self._data: list[bytes] = []
 
     def feed(self, block: bytes) -> list[tuple[str, bytes]]:
-        """Return the events that ``block`` completes."""
+        """Return the events that ``block`` completes, with the id each has itself."""
         *lines, self._tail = (self._tail + block).split(b"\n")
         found = []
         for line in lines:
@@ -268,7 +269,7 @@ class EventStream:
                 self._id = line[4:].decode()
             elif not line and self._data:
                 found.append((self._id, b"\n".join(self._data)))
-                self._data = []
+                self._id, self._data = "", []
         return found
 
 
@@ -631,6 +632,10 @@ class Reader:
         messages = [message for message, _ in read]
         fields: dict[str, Any] = {"m": messages}
         now = time.monotonic()
+        if (end := read[-1][1]) and not self._is_event(read[-1][0], end):
+            self._tell(end)
+            read.pop()
+            messages.pop()
         for message, end in read:
             self._cursor = message[0] or self._cursor
             self._clients.on_text(message[3], now)
@@ -638,7 +643,18 @@ class Reader:
                 self._ended = True
                 fields["end"] = end
         self._clients.delivered += len(messages)
-        self._log.write("msgs", conn=number, reader=self.name, stream=self._stream_id, **fields)
+        if messages:
+            self._log.write("msgs", conn=number, reader=self.name, stream=self._stream_id, **fields)
+
+    @staticmethod
+    def _is_event(message: Message, end: End) -> bool:
+        """Say whether it is the stream's: what only ends a connection has no id and no place."""
+        return bool(message[0]) or "last_seq" in end
+
+    def _tell(self, end: End) -> None:
+        self._log.write("told", reader=self.name, stream=self._stream_id, why=end["why"])
+        if end["why"].startswith("cursor_lost/"):
+            self._reset("cursor_lost")
 
     async def _ask(self, wait_seconds: float = 0.0) -> str | None:
         """Ask what became of the stream, and take what is new; return how the reading ended.
