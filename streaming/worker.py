@@ -52,10 +52,16 @@ class Ending:
 
     def _close_idle(self) -> None:
         """Close connections that wait for a next request, which would hold the worker."""
+        loop = gevent.get_hub().loop
         while True:
-            for timeout, waiting in list(self._idle.items()):
-                gevent.kill(waiting, timeout)
+            for timeout in list(self._idle):
+                loop.run_callback(self._close_if_idle, timeout)
             gevent.sleep(LOOK_SECONDS)
+
+    def _close_if_idle(self, timeout: "_IdleTimeout") -> None:
+        # Its next request may have come between the decision and this turn of the loop.
+        if waiting := self._idle.get(timeout):
+            waiting.throw(timeout)
 
 
 class _IdleTimeout(gevent.Timeout):  # type: ignore[misc]
