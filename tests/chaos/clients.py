@@ -20,21 +20,19 @@ import itertools
 import json
 import random
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
+
+from tests.chaos.messages import End, EventStream, Message, ObjectLines, end_of, read_message
+from tests.chaos.wire import EXCHANGE_SECONDS, Answer, Lost, Wire, connect, exchange
 
 TERMINAL = frozenset({"completed", "cancelled", "failed", "interrupted"})
 SILENCE_SECONDS = 20.0
-EXCHANGE_SECONDS = 20.0
 MAX_BACK_OFF_SECONDS = 2.0
-
-Message = tuple[str, int, str, str]
-"""Its id, how many events it stands for, its type, and its text."""
 
 
 class Log:
@@ -48,291 +46,6 @@ class Log:
 
     def close(self) -> None:
         self._file.close()
-
-
-# One exchange over HTTP.
-
-
-class Lost(Exception):
-    """There was no answer; ``sent`` says whether the request may have arrived."""
-
-    def __init__(self, why: str, *, sent: bool) -> None:
-        super().__init__(why)
-        self.sent = sent
-
-
-class Wire(asyncio.Protocol):
-    """One request and its answer, whose body is handed over as it arrives."""
-
-    _numbers = itertools.count(1)
-
-    def __init__(self, request: bytes, on_body: "OnBody") -> None:
-        loop = asyncio.get_running_loop()
-        self.number = next(self._numbers)
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.head: asyncio.Future[None] = loop.create_future()
-        self.ended: asyncio.Future[str] = loop.create_future()
-        """``whole``, ``cut`` (by the server, in the middle), or ``us``."""
-        self.last_byte_at = time.monotonic()
-        self.longest_silence = (self.last_byte_at, self.last_byte_at)
-        self._request = request
-        self._on_body = on_body
-        self._buffer = b""
-        self._chunk_left = -1
-        self._left: int | None = None
-        self._chunked = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        if self.status:
-            self.note_silence()
-        self.last_byte_at = time.monotonic()
-        self._buffer += data
-        if not self.status and not self._read_head():
-            return
-        try:
-            body = self._read_chunks() if self._chunked else self._read_rest()
-        except ValueError:
-            self._end("cut")
-            return
-        if body:
-            self._on_body(self, body)
-
-    def eof_received(self) -> bool:
-        self._end("whole" if self.status and not self._chunked and self._left is None else "cut")
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._end("cut")
-
-    def note_silence(self) -> None:
-        """Remember the time since the last byte if it is the longest so far."""
-        now = time.monotonic()
-        start, end = self.longest_silence
-        if now - self.last_byte_at > end - start:
-            self.longest_silence = (self.last_byte_at, now)
-
-    def close(self, *, reset: bool = False) -> None:
-        """Leave, whatever is under way; with ``reset`` without the usual farewell."""
-        self._end("us")
-        if reset and not self._transport.is_closing():
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
-
-    def _end(self, how: str) -> None:
-        if not self.ended.done():
-            if self.status:
-                self.note_silence()
-            self.ended.set_result(how)
-        if not self.head.done():
-            self.head.set_exception(Lost("no answer", sent=True))
-            self.head.exception()  # taken note of: somebody may have left before it came
-        if how != "us":
-            self._transport.close()
-
-    def _read_head(self) -> bool:
-        head, blank, rest = self._buffer.partition(b"\r\n\r\n")
-        if not blank:
-            return False
-        first, *lines = head.decode("latin-1").split("\r\n")
-        self.status = int(first.split(" ")[1])
-        fields = (line.partition(":") for line in lines)
-        self.headers = {name.lower(): value.strip() for name, _, value in fields}
-        self._buffer = rest
-        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
-        if self.status == 204:
-            self._left = 0
-        elif not self._chunked and "content-length" in self.headers:
-            self._left = int(self.headers["content-length"])
-        if not self.head.done():
-            self.head.set_result(None)
-        return True
-
-    def _read_rest(self) -> bytes:
-        body, self._buffer = self._buffer, b""
-        if self._left is not None:
-            self._left -= len(body)
-            if self._left <= 0:
-                asyncio.get_running_loop().call_soon(self._end, "whole")
-        return body
-
-    def _read_chunks(self) -> bytes:
-        found = []
-        while True:
-            if self._chunk_left < 0:
-                line, newline, rest = self._buffer.partition(b"\r\n")
-                if not newline:
-                    break
-                self._buffer = rest
-                self._chunk_left = int(line, 16) + 2
-            if len(self._buffer) < self._chunk_left:
-                break
-            found.append(self._buffer[: self._chunk_left - 2])
-            self._buffer = self._buffer[self._chunk_left :]
-            is_last, self._chunk_left = self._chunk_left == 2, -1
-            if is_last:
-                asyncio.get_running_loop().call_soon(self._end, "whole")
-                break
-        return b"".join(found)
-
-
-OnBody = Callable[[Wire, bytes], None]
-
-
-async def connect(
-    port: int,
-    method: str,
-    path: str,
-    on_body: OnBody,
-    headers: dict[str, str] | None = None,
-    body: object = None,
-) -> Wire:
-    """Return a connection on which the request was sent. Raises ``Lost``."""
-    payload = b"" if body is None else json.dumps(body).encode()
-    fields = {"Host": f"127.0.0.1:{port}", "Connection": "close", **(headers or {})}
-    if body is not None:
-        fields |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-    request = "\r\n".join([*lines, "", ""]).encode("latin-1") + payload
-    try:
-        opening = asyncio.get_running_loop().create_connection(
-            lambda: Wire(request, on_body), "127.0.0.1", port
-        )
-        _, wire = await asyncio.wait_for(opening, EXCHANGE_SECONDS)
-    except (OSError, TimeoutError) as error:
-        raise Lost(str(error), sent=False) from None
-    return wire
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: Any
-    """Decoded where it is JSON, else bytes."""
-
-
-async def exchange(
-    port: int,
-    method: str,
-    path: str,
-    headers: dict[str, str] | None = None,
-    body: object = None,
-    seconds: float = EXCHANGE_SECONDS,
-) -> Answer:
-    """Return one whole answer. Raises ``Lost``."""
-    blocks: list[bytes] = []
-    wire = await connect(port, method, path, lambda _, block: blocks.append(block), headers, body)
-    try:
-        how = await asyncio.wait_for(asyncio.shield(wire.ended), seconds)
-    except TimeoutError:
-        raise Lost(f"no whole answer in {seconds} s", sent=True) from None
-    finally:
-        wire.close()
-    if how != "whole" or not wire.status:
-        raise Lost("the answer was cut off", sent=True)
-    whole = b"".join(blocks)
-    if wire.headers.get("content-type", "").startswith("application/json"):
-        return Answer(wire.status, wire.headers, json.loads(whole))
-    return Answer(wire.status, wire.headers, whole)
-
-
-def back_off(failures: int) -> float:
-    """Return the seconds to wait, as the page does, but not as patiently."""
-    return min(0.25 * 2**failures, MAX_BACK_OFF_SECONDS) * (0.5 + random.random() / 2)
-
-
-# What the wire formats say, as one kind of message.
-
-
-class EventStream:
-    """Cuts the service's event streams into ``(id, data)``. Its lines end with LF alone."""
-
-    def __init__(self) -> None:
-        self._tail = b""
-        self._id = ""
-        self._data: list[bytes] = []
-
-    def feed(self, block: bytes) -> list[tuple[str, bytes]]:
-        """Return the events that ``block`` completes, with the id each has itself."""
-        *lines, self._tail = (self._tail + block).split(b"\n")
-        found = []
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._data.append(line[6:])
-            elif line.startswith(b"id:"):
-                self._id = line[4:].decode()
-            elif not line and self._data:
-                found.append((self._id, b"\n".join(self._data)))
-                self._id, self._data = "", []
-        return found
-
-
-class ObjectLines:
-    """Cuts newline-delimited JSON into ``("", data)``."""
-
-    def __init__(self) -> None:
-        self._tail = b""
-
-    def feed(self, block: bytes) -> list[tuple[str, bytes]]:
-        """Return the lines that ``block`` completes."""
-        *lines, self._tail = (self._tail + block).split(b"\n")
-        return [("", line) for line in lines if line.strip()]
-
-
-End = dict[str, Any]
-"""``state``, ``why``, and what the format tells besides: ``last_seq``, ``sha``."""
-
-
-def read_message(wire_format: str, id: str, data: bytes) -> tuple[Message, End | None]:
-    """Return what one event of a format says, and how the stream ended if it is the last.
-
-    >>> read_message("native", "1.4", b'{"type":"token","content":"a","n":2}')
-    (('1.4', 2, 'token', 'a'), None)
-    >>> read_message("text", "1.9", b"[DONE]")[1]
-    {'state': 'completed', 'why': '[DONE]'}
-    """
-    if wire_format == "text":
-        if data == b"[DONE]":
-            return (id, 0, "done", ""), {"state": "completed", "why": "[DONE]"}
-        if data.startswith(b'{"error":'):
-            return (id, 0, "error", ""), _end(json.loads(data))
-        return (id, 0, "token", data.decode()), None
-    said = json.loads(data)
-    if wire_format == "simple":
-        kind = ("error" if "error" in said else "done") if said["done"] else "token"
-        return (id, 0, kind, said.get("content", "")), _end(said) if said["done"] else None
-    text = said["content"] if said["type"] == "token" else ""
-    return (id, said.get("n", 1), said["type"], text), _end(said) if said.get("done") else None
-
-
-def _end(said: dict[str, Any]) -> End:
-    end: End = state_of(said.get("finish_reason"), said.get("error"))
-    if said.get("last_seq"):
-        end |= {"last_seq": said["last_seq"], "sha": said["text_sha256"]}
-    return end
-
-
-def state_of(finish_reason: str | None, error: dict[str, Any] | None) -> End:
-    """Return the state that a last event stands for, and why.
-
-    >>> state_of(None, {"type": "interrupted", "code": "worker_lost"})
-    {'state': 'interrupted', 'why': 'interrupted/worker_lost'}
-    """
-    if error and error["type"] == "cancelled":
-        return {"state": "cancelled", "why": "cancelled"}
-    if error:
-        state = "interrupted" if error["type"] == "interrupted" else "failed"
-        return {"state": state, "why": f"{error['type']}/{error['code']}"}
-    return {"state": "cancelled" if finish_reason == "cancelled" else "completed", "why": finish_reason}
-
-
-# Clients.
 
 
 @dataclass(frozen=True)
@@ -349,6 +62,8 @@ class Habits:
     leaves_after_seconds: float | None = None
     polls: bool = False
     """It asks for snapshots and never follows."""
+    address: str = ""
+    """Followed instead of ``/streams/<id>``: that of a request that asks and listens in one."""
     asks: bool = True
     """After a lost connection it asks for the state, and takes what is new from there."""
     patience_seconds: float = 120.0
@@ -416,6 +131,40 @@ class Clients:
             await asyncio.sleep(back_off(failures))
         raise AssertionError("not reached")
 
+    async def ask(self, token: str, address: str, patience_seconds: float = 60.0) -> str | None:
+        """Create a stream by asking and listening in one request; leave at once, and return its id.
+
+        ``address`` names a ``message_id``, so it is asked again until there is an answer.
+        """
+        deadline = time.monotonic() + patience_seconds
+        for failures in itertools.count():
+            asked_at = time.monotonic()
+            told = {"token": token, "key": token, "asked_at": asked_at, "on": "grace"}
+            status, stream_id = await self._head_of(address)
+            if status == 200:
+                self.log.write(
+                    "create", status=status, stream=stream_id, replayed=None, state="running", **told
+                )
+                return stream_id
+            self.log.write("create", status=0, answered=status, **told)
+            if status not in (0, 503) or time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(back_off(failures))
+        raise AssertionError("not reached")
+
+    async def _head_of(self, address: str) -> tuple[int, str]:
+        try:
+            wire = await connect(self.port(), "GET", address, lambda wire, block: None)
+        except Lost:
+            return 0, ""
+        try:
+            await asyncio.wait_for(asyncio.shield(wire.head), EXCHANGE_SECONDS)
+            return wire.status, wire.headers.get("stream-id", "")
+        except (Lost, TimeoutError):
+            return 0, ""
+        finally:
+            wire.close(reset=self.chance.random() < 0.5)
+
     async def snapshot(
         self, stream_id: str, after: str = "", wait_seconds: float = 0.0, reader: str | None = None
     ) -> Answer:
@@ -435,7 +184,7 @@ class Clients:
             said = answer.body
             told |= {"state": said["state"], "text": said["text"], "cursor": said["cursor"]}
             if said.get("finish_reason") or said.get("error"):
-                told["end"] = _end(said)
+                told["end"] = end_of(said)
         else:
             told["error"] = _error_of(answer)
         self.log.write("snapshot", status=answer.status, **told)
@@ -560,7 +309,8 @@ class Reader:
         if wire_format == "ndjson":
             self._reset("ndjson begins at the start")
         parser = ObjectLines() if wire_format == "ndjson" else EventStream()
-        headers, path = {}, f"/streams/{self._stream_id}?format={wire_format}{self._habits.query}"
+        address = self._habits.address or f"/streams/{self._stream_id}?"
+        headers, path = {}, f"{address}&format={wire_format}{self._habits.query}"
         if self._cursor and self._chance.random() < 0.5:
             headers["Last-Event-ID"] = self._cursor
         elif self._cursor:
@@ -688,11 +438,16 @@ class Reader:
         self._cursor = ""
 
 
+def back_off(failures: int) -> float:
+    """Return the seconds to wait, as the page does, but not as patiently."""
+    return min(0.25 * 2**failures, MAX_BACK_OFF_SECONDS) * (0.5 + random.random() / 2)
+
+
 def prompt_of(script: dict[str, Any]) -> str:
     """Return a prompt that carries a script for the upstream."""
     return f"please <<{json.dumps(script)}>>"
 
 
 def address_of_ask(script: dict[str, Any], message_id: str) -> str:
-    """Return the address that asks and listens in one request."""
+    """Return the address that asks for a script and listens in one request."""
     return f"/stream?prompt={quote(prompt_of(script))}&message_id={message_id}"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chaos import checker
-from tests.chaos.checker import Evidence, Line
+from tests.chaos.evidence import Evidence, Line
 
 STREAM, TOKEN = "st_1", "t1"
 WORDS = ["t1.0 ", "t1.1 ", "t1.2 "]
