@@ -122,10 +122,11 @@ end
 return call('HMGET', 'sluice:store', 'id', 'schema')
 """)
 
-# Returns {'made' | 'found' | 'mismatch' | 'erased' | 'replaced', id}.
+# Returns {'made' | 'found' | 'mismatch' | 'erased' | 'replaced', id}; or, ``again`` and with a key that
+# nobody has, {'unsure'}: the server may be another one now, which lacks who had it.
 CREATE = _script(
     """
-local store, id, worker, bell, count, payloads, key, fingerprint, request = unpack(ARGV)
+local store, id, worker, bell, count, payloads, key, fingerprint, request, again = unpack(ARGV)
 if call('HGET', 'sluice:store', 'id') ~= store then return {'replaced'} end
 if call('EXISTS', KEYS[1]) == 1 then return {'made', id} end  -- sent before, the answer was lost
 if call('ZSCORE', 'sluice:erased', id) then return {'erased'} end
@@ -136,6 +137,7 @@ if key ~= '' then
     if print ~= fingerprint then return {'mismatch'} end
     return {'found', other}
   end
+  if again == '1' then return {'unsure'} end
   call('SET', 'sluice:key:' .. key, id .. ' ' .. fingerprint, 'PX', KEY_MS)
 end
 call('HSET', KEYS[1], 'state', 'running', 'gen', '1', 'seq', count, 'worker', worker, 'cancel', '0',

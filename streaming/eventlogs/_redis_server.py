@@ -98,6 +98,11 @@ def open_store(connection: Connection) -> tuple[str, str]:
     return store_id.decode(), schema.decode()
 
 
+def run_id(connection: Connection) -> str:
+    """Return what names the running server: another one, or the same started again, has another."""
+    return _facts(ask(connection, "INFO", "server")).get("run_id", "unknown")
+
+
 def open_at_start(address: Address, name: str, scripts: Sequence[str]) -> str:
     """Check that the server will do and return the store's id.
 

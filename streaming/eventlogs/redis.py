@@ -15,6 +15,7 @@ https://redis.io/docs/latest/develop/interact/programmability/eval-intro/ (scrip
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +60,8 @@ CHORE_SECONDS = 2.0
 """How long a chore, which comes again, waits for the server."""
 GRACE_SECONDS = 5.0
 """After the server was away: time for workers to say that they live."""
+SETTLE_SECONDS = 2.0
+"""After another server answers: time for workers to write again what it lacks."""
 
 _SOURCES = [script.source for script in scripts.ALL]
 
@@ -75,7 +78,8 @@ class RedisLog:
         self._abandoned: set[str] = set()
         """May be this worker's, though nothing here writes them: an answer never came."""
         self._leases: dict[str, float] = {}
-        self._connected_before = False
+        self._server = ""
+        self._settled_at = float("-inf")
         self._pipe = Pipe(self._connect, address.wait_replicas)
         self._watch = Watch(self._connect_to_watch, self._pipe, self._bell, self._keeping, self._taken)
 
@@ -87,10 +91,15 @@ class RedisLog:
         command = scripts.CREATE.command(
             (meta_key(stream.stream_id), log_key(stream.stream_id)),
             *(self.store_id, stream.stream_id, stream.worker_id, self._bell, len(payloads)),
-            *(b"\n".join(payloads), stream.key or "", stream.fingerprint, stream.request),
+            *(b"\n".join(payloads), stream.key or "", stream.fingerprint, stream.request, 0),
         )
+        again = (*command[:-1], 1)
         with self._abandoning(stream.stream_id):
-            answer = self._pipe.ask(command)
+            answer = [b"unsure"]
+            while answer == [b"unsure"]:
+                if stream.key:
+                    self._settle()
+                answer = self._pipe.ask(command, again)
         match answer:
             case [b"made", _]:
                 self._keeping.begin(stream.stream_id, Kept(1, len(payloads), command))
@@ -104,7 +113,7 @@ class RedisLog:
                 raise _replaced()
 
     def find(self, key: str) -> str | None:
-        stream_id = self._pipe.ask(scripts.FIND.command((f"sluice:key:{key}",)))
+        stream_id = self._ask_settled(scripts.FIND.command((f"sluice:key:{key}",)))
         return None if stream_id is None else str(stream_id, "utf-8")
 
     def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
@@ -182,7 +191,11 @@ class RedisLog:
 
     def head(self, stream_id: str) -> Head:
         fields = ("state", "gen", "seq", "worker", "created", "request")
-        state, gen, seq, worker, created, request = self._pipe.ask(("HMGET", meta_key(stream_id), *fields))
+        command = ("HMGET", meta_key(stream_id), *fields)
+        answer = self._pipe.ask(command)
+        if self._settle():
+            answer = self._pipe.ask(command)
+        state, gen, seq, worker, created, request = answer
         if state is None:
             raise self._absent(stream_id)
         return Head(state.decode(), int(gen), int(seq), worker.decode(), float(created), request)
@@ -246,10 +259,22 @@ class RedisLog:
     # Asking
 
     def _ask_of(self, stream_id: str, command: Command, again: Command | None = None) -> Any:
-        answer = self._pipe.ask(command, again)
+        answer = self._ask_settled(command, again)
         if answer is None:
             raise self._absent(stream_id)
         return answer
+
+    def _ask_settled(self, command: Command, again: Command | None = None) -> Any:
+        """Ask; if the answer is that nothing is there, ask again once that is sure."""
+        answer = self._pipe.ask(command, again)
+        return self._pipe.ask(command, again) if answer is None and self._settle() else answer
+
+    def _settle(self) -> bool:
+        """Return whether it had to wait, after a fail-over, for others to write again what was lost."""
+        seconds = self._settled_at - time.monotonic()
+        if seconds > 0:
+            gevent.sleep(seconds)
+        return seconds > 0
 
     @contextmanager
     def _abandoning(self, stream_id: str) -> Iterator[None]:
@@ -280,14 +305,17 @@ class RedisLog:
         try:
             _redis_server.load(connection, _SOURCES)
             store_id, _ = _redis_server.open_store(connection)
+            server = _redis_server.run_id(connection)
         except BaseException:
             connection.disconnect()
             raise
         self._note_store(store_id)
-        if self._connected_before:
+        if self._server:
             self._watch.reconnect()
             gevent.spawn(restore_all, self._pipe, self._keeping)
-        self._connected_before = True
+            if server != self._server:
+                self._settled_at = time.monotonic() + SETTLE_SECONDS
+        self._server = server
         return connection
 
     def _connect_to_watch(self) -> _redis_server.Connection:

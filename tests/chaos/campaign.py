@@ -8,6 +8,8 @@ its workers and hundreds of clients on 127.0.0.1, and ends with the checker's ta
 master; ``pauses``: workers stand still (SIGSTOP), mostly for longer than their lease, or
 somebody holds the log's lock for so long;
 ``restarts``: rolling SIGTERM and HUP; ``silence``: upstreams that say nothing for long;
+with ``--store redis``, ``store-restarts``: its server dies and comes back, and
+``failovers``: a replica that lacks the newest events takes its place;
 ``races``: cancels at the instant of the finish; ``duplicates``: the same create at
 once on all workers; ``idle-readers``: clients that never read; ``leaks``: what is
 left after the load; ``all``: each of them.
@@ -28,7 +30,7 @@ from typing import Any
 
 from tests.chaos import checker
 from tests.chaos.clients import Habits, prompt_of
-from tests.chaos.harm import kill_some, pause_some, restart_some
+from tests.chaos.harm import fail_over, kill_some, pause_some, restart_some, restart_store
 from tests.chaos.load import asked_once, audit, calm, load, user
 from tests.chaos.rig import ENVIRONMENT, GRACE_SECONDS, Options, Rig
 from tests.chaos.wire import exchange
@@ -49,6 +51,14 @@ async def pauses(rig: Rig) -> dict[str, object]:
 
 async def restarts(rig: Rig) -> dict[str, object]:
     return await _harmed(rig, restart_some, rig.options.restarts)
+
+
+async def store_restarts(rig: Rig) -> dict[str, object]:
+    return await _harmed(rig, restart_store, rig.options.store_restarts)
+
+
+async def failovers(rig: Rig) -> dict[str, object]:
+    return await _harmed(rig, fail_over, rig.options.failovers)
 
 
 async def _harmed(rig: Rig, harm: Callable[[Rig, int], Awaitable[None]], count: int) -> dict[str, object]:
@@ -231,12 +241,15 @@ CAMPAIGNS: dict[str, Callable[[Rig], Awaitable[dict[str, object]]]] = {
     "kills": kills,
     "pauses": pauses,
     "restarts": restarts,
+    "store-restarts": store_restarts,
+    "failovers": failovers,
     "silence": silence,
     "races": races,
     "duplicates": duplicates,
     "idle-readers": idle_readers,
     "leaks": leaks,
 }
+OF_REDIS = ("store-restarts", "failovers")
 
 
 @contextlib.asynccontextmanager
@@ -304,6 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kills",
         "pauses",
         "restarts",
+        "store-restarts",
+        "failovers",
         "silences",
         "races",
         "duplicates",
@@ -320,7 +335,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=Options.seconds)
     parser.add_argument("--store", choices=["sqlite", "redis"], default=Options.store)
     options = Options(**vars(parser.parse_args(arguments)))
-    names = list(CAMPAIGNS) if options.name == "all" else [options.name]
+    names = [options.name]
+    if options.name == "all":
+        names = [name for name in CAMPAIGNS if options.store == "redis" or name not in OF_REDIS]
+    elif options.name in OF_REDIS and options.store != "redis":
+        parser.error(f"{options.name} needs --store redis")
     broken = False
     for name in names:
         outcomes = asyncio.run(run(replace(options, name=name, out=options.out / name)))

@@ -1,4 +1,4 @@
-"""What is done to the service: kills, stops, restarts."""
+"""What is done to the service and its store: kills, stops, restarts."""
 
 import asyncio
 import contextlib
@@ -125,6 +125,43 @@ async def restart_some(rig: Rig, count: int) -> None:
                 rig.harms += 1
                 await asyncio.sleep(rig.chance.random())
         await asyncio.sleep(rig.options.every_seconds * rig.chance.random())
+
+
+async def restart_store(rig: Rig, count: int) -> None:
+    """Kill the store's server and start it again, at once or after some seconds."""
+    assert rig.store is not None
+    while rig.harms < count and not _out_of_time(rig):
+        await asyncio.sleep(rig.options.every_seconds * (1 + 4 * rig.chance.random()))
+        rig.note("down", rig.store.port)
+        rig.store.stop()
+        await asyncio.sleep(rig.chance.choice((0.0, 0.5, 3.0, 8.0, 15.0)))
+        await asyncio.to_thread(rig.store.start)
+        rig.note("up", rig.store.port)
+        rig.harms += 1
+
+
+async def fail_over(rig: Rig, count: int) -> None:
+    """Kill the store's primary, and let its replica take over the address.
+
+    Up to 0.3 s before that the replica is cut off, as by a network that splits: what the
+    primary answered in that time is lost, and the workers must write it again.
+    """
+    assert rig.store is not None
+    assert rig.replica is not None
+    while rig.harms < count and not _out_of_time(rig):
+        await asyncio.sleep(rig.options.every_seconds * (1 + 4 * rig.chance.random()))
+        rig.replica.ask("REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(rig.chance.choice((0.0, 0.05, 0.3)))
+        rig.note("down", rig.store.port)
+        rig.store.stop()
+        await asyncio.sleep(rig.chance.choice((0.0, 0.5, 3.0)))
+        old, new = rig.store, rig.replica
+        old.port, new_port = new.port, old.port
+        new.move(new_port)
+        rig.store, rig.replica = new, old
+        rig.note("up", new_port)
+        rig.harms += 1
+        await asyncio.to_thread(rig.follow_primary)
 
 
 async def _until_gone(rig: Rig, pids: Sequence[int], seconds: float = 20.0) -> None:

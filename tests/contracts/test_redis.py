@@ -19,7 +19,7 @@ from gevent.event import Event as Flag
 from gevent.server import StreamServer
 
 from streaming.errors import Fenced, NotFound, SettingsError, StoreFull, StoreUnavailable, StreamLost
-from streaming.eventlogs import Claim, _redis_server, redis
+from streaming.eventlogs import Claim, _redis_pipe, _redis_server, redis
 from streaming.eventlogs import _redis_scripts as scripts
 from streaming.eventlogs._redis_scripts import Script
 from streaming.eventlogs.redis import RedisLog
@@ -263,9 +263,12 @@ def test_appends_go_on_over_a_restart_of_the_server_without_loss_or_repeat(
     writer = gevent.spawn(write, log, claim, range(1, 1500))
     follower = gevent.spawn(_follow, peer, claim.stream_id, 1500)
 
+    def last_seq() -> int:
+        return int(server.ask("HGET", f"sluice:{{{claim.stream_id}}}:meta", "seq"))
+
     for _ in range(2):
-        seq = log.head(claim.stream_id).last_seq
-        eventually(lambda: log.head(claim.stream_id).last_seq > seq + 50)  # noqa: B023
+        seq = last_seq()
+        eventually(lambda: last_seq() > seq + 50)  # noqa: B023
         server.stop()
         gevent.sleep(0.1)
         server.start()
@@ -537,6 +540,51 @@ def test_a_failover_that_lost_the_newest_events_costs_none(
         peer.close()
 
 
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_after_a_failover_nothing_is_called_absent_before_others_could_write_it_again(
+    server: RedisServer, open_log: OpenLog, proxy: "Proxy", tmp_path: Path, asked: str
+) -> None:
+    with Proxy(server.port) as slow, _replica_of(server, tmp_path) as replica:
+        log, peer = open_log(slow.url), open_log(proxy.url)
+        known = created(log)
+        write(peer, created(peer), range(1, 3))
+        eventually(lambda: replica.ask("EXISTS", f"sluice:{{{known.stream_id}}}:meta"))
+        replica.ask("REPLICAOF", "NO", "ONE")
+        claim = created(log, key="key", fingerprint="f")
+        write(log, claim, range(1, 5))
+        write(log, known, range(1, 5))
+
+        def ask() -> list[Any]:
+            return [
+                gevent.spawn(peer.head, claim.stream_id),
+                gevent.spawn(peer.head, known.stream_id),
+                gevent.spawn(numbers, peer, claim.stream_id),
+                gevent.spawn(peer.find, "key"),
+                gevent.spawn(peer.create, new_stream(peer, key="key", fingerprint="f"), [b"x"]),
+            ]
+
+        with server.frozen():
+            jobs = ask() if asked == "before" else []
+            gevent.sleep(0.1)
+            proxy.port = replica.port
+            proxy.cut()
+            peer.renew("peer", 60)
+        jobs = jobs or ask()
+        gevent.sleep(0.5)
+        assert replica.ask("EXISTS", f"sluice:{{{claim.stream_id}}}:meta") == 0
+        slow.port = replica.port
+        slow.cut()
+        log.renew("worker", 60)  # whatever its worker says next, it finds the other server
+
+        gevent.joinall(jobs, timeout=10, raise_error=True)
+        head, known_head, seen, found, joined = (job.value for job in jobs)
+        assert head.last_seq == known_head.last_seq == 5
+        assert seen == [1, 2, 3, 4]
+        assert found == joined == claim.stream_id
+        log.close()
+        peer.close()
+
+
 def test_an_old_primary_that_became_a_replica_is_left(
     server: RedisServer, open_log: OpenLog, proxy: "Proxy", tmp_path: Path
 ) -> None:
@@ -592,8 +640,9 @@ def test_a_stream_the_server_lost_is_not_given_up_before_it_is_written_again(
 
 
 def test_the_end_of_a_stream_waits_for_a_replica_where_that_is_asked_for(
-    server: RedisServer, open_log: OpenLog, tmp_path: Path
+    server: RedisServer, open_log: OpenLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_redis_pipe, "WAIT_MILLISECONDS", 5000)
     log = open_log(f"{server.url}?wait_replicas=1")
     with _replica_of(server, tmp_path) as replica:
         for _ in range(20):
