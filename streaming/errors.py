@@ -101,6 +101,13 @@ class StreamExpired(StreamingError):
     status = 410
 
 
+class Cancelled(StreamingError):
+    """Somebody cancelled the run whose answer this caller waited for."""
+
+    type = "cancelled"
+    status = 409
+
+
 # This service
 
 
@@ -224,3 +231,28 @@ class UpstreamTruncated(UpstreamFailure):
     """The answer stopped without saying that it had ended."""
 
     type = "upstream_truncated"
+
+
+def error_of(info: ErrorInfo) -> StreamingError:
+    """Return the error that was written down as ``info``, with the status of its type."""
+    return Told(info, _TYPES.get(info.type, StreamingError))
+
+
+class Told(StreamingError):
+    """An error that ended a run, told again to a caller who still waits for a status."""
+
+    def __init__(self, info: ErrorInfo, kind: type[StreamingError]) -> None:
+        status = _STATUSES.get(info.code, kind.status)
+        super().__init__(info.message, code=info.code, param=info.param, status=status)
+        self._info = info
+
+    def info(self, *, partial: bool = False, request_id: str | None = None) -> ErrorInfo:
+        return self._info
+
+
+def _subclasses(kind: type[StreamingError]) -> list[type[StreamingError]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in _subclasses(child))]
+
+
+_STATUSES = {"model_not_found": 404}
+_TYPES = {kind.type: kind for kind in _subclasses(StreamingError)}

@@ -54,9 +54,11 @@ class Start(_Event, frozen=True, tag="start"):
 class Status(_Event, frozen=True, tag="status"):
     """What the run is busy with, for people who wait."""
 
-    status: Literal["queued", "connecting", "thinking", "retrying", "stalled"]
+    status: Literal["queued", "connecting", "thinking", "retrying", "fallback", "stalled"]
     milliseconds: int
     """Since the start of the run."""
+    model: str = ""
+    """Which one is asked instead, after ``fallback``."""
 
 
 class Chunk(_Event, frozen=True, tag="chunk"):
@@ -71,6 +73,19 @@ class Chunk(_Event, frozen=True, tag="chunk"):
     """A later chunk that is not one choice of index 0, as it came."""
     more: bool = False
     """The next event came in the same chunk."""
+
+
+class ResponseEvent(_Event, frozen=True, tag="response"):
+    """An event of an upstream that speaks OpenAI's Responses, apart from its ``sequence_number``.
+
+    A delta of text is kept whole, its text apart, only where it differs in more
+    than the text from the delta of its type before it; other deltas are just a
+    `Token` or a `Reasoning`.
+    """
+
+    event: dict[str, Any]
+    more: bool = False
+    """The next event, a `Token` or a `Reasoning`, holds its ``delta``."""
 
 
 class Token(_Event, frozen=True, tag="token"):
@@ -133,7 +148,9 @@ class Error(_Event, frozen=True, tag="error"):
     text_sha256: str = ""
 
 
-Event = Start | Status | Chunk | Token | Reasoning | ToolCall | Usage | MetricsTick | Done | Error
+Event = (
+    Start | Status | Chunk | ResponseEvent | Token | Reasoning | ToolCall | Usage | MetricsTick | Done | Error
+)
 
 # U+0085, U+2028 and U+2029 end a line for `str.splitlines`, and so for several SSE clients.
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))

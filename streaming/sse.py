@@ -14,7 +14,7 @@ _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
-def frame(data: bytes, id: str = "", retry_milliseconds: int = 0) -> bytes:
+def frame(data: bytes, id: str = "", event: str = "", retry_milliseconds: int = 0) -> bytes:
     r"""Return one dispatchable event.
 
     >>> frame(b"two\nlines", id="1.7")
@@ -26,6 +26,10 @@ def frame(data: bytes, id: str = "", retry_milliseconds: int = 0) -> bytes:
             # A line break here would let a model's text forge a second event.
             raise ValueError(f"an SSE field cannot hold {id!r}")
         head = b"id: %s\n" % id.encode()
+    if event:
+        if _FORBIDDEN.search(event):
+            raise ValueError(f"an SSE field cannot hold {event!r}")
+        head += b"event: %s\n" % event.encode()
     if retry_milliseconds:
         head += b"retry: %d\n" % retry_milliseconds
     if b"\n" in data or b"\r" in data:

@@ -6,13 +6,16 @@ many events of the log it stands for.
 """
 
 from streaming.events import Record
-from streaming.formats import Message
+from streaming.formats import Message, Wants
 
 
 class JSONEvents:
-    def __init__(self, media_type: str, show_metrics: bool) -> None:
+    from_start = False
+
+    def __init__(self, media_type: str, wants: Wants) -> None:
         self.media_type = media_type
-        self._hidden = ("chunk",) if show_metrics else ("chunk", "metrics")
+        self.resumes = media_type == "text/event-stream"
+        self._hidden = ("chunk", "response") if wants.metrics else ("chunk", "response", "metrics")
         self._passed_over = 0
 
     def encode(self, record: Record) -> tuple[Message, ...]:

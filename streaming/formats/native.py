@@ -1,8 +1,8 @@
 """Server-sent events in our own vocabulary: whatever the log holds, and resumable."""
 
-from streaming.formats import WireFormat
+from streaming.formats import Wants, WireFormat
 from streaming.formats._json_events import JSONEvents
 
 
-def create(show_metrics: bool = False) -> WireFormat:
-    return JSONEvents("text/event-stream", show_metrics)
+def create(wants: Wants) -> WireFormat:
+    return JSONEvents("text/event-stream", wants)

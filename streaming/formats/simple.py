@@ -1,11 +1,13 @@
 """Text and an end, for pages of six lines: ``{"content": …, "done": false}``."""
 
 from streaming.events import Done, Error, Record, Start, Token, decode, json_line
-from streaming.formats import Message, WireFormat
+from streaming.formats import Message, Wants, WireFormat
 
 
 class SimpleFormat:
     media_type = "text/event-stream"
+    resumes = True
+    from_start = False
 
     def encode(self, record: Record) -> tuple[Message, ...]:
         match decode(record.payload):
@@ -23,5 +25,5 @@ class SimpleFormat:
         return (Message(json_line(said), str(record.cursor)),)
 
 
-def create(show_metrics: bool = False) -> WireFormat:
+def create(wants: Wants) -> WireFormat:
     return SimpleFormat()

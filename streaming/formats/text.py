@@ -6,7 +6,7 @@ grammar and arrives as LF, so a carriage return of the model becomes a newline.
 
 from streaming.errors import ErrorInfo
 from streaming.events import Done, Error, Record, Token, decode, json_line
-from streaming.formats import Message, WireFormat
+from streaming.formats import Message, Wants, WireFormat
 
 END = b"[DONE]"
 _CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partial=True)
@@ -14,6 +14,8 @@ _CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partia
 
 class TextFormat:
     media_type = "text/event-stream"
+    resumes = True
+    from_start = False
 
     def encode(self, record: Record) -> tuple[Message, ...]:
         id = str(record.cursor)
@@ -33,5 +35,5 @@ class TextFormat:
                 return ()
 
 
-def create(show_metrics: bool = False) -> WireFormat:
+def create(wants: Wants) -> WireFormat:
     return TextFormat()

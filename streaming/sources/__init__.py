@@ -20,6 +20,9 @@ class Prompt(Struct, frozen=True):
     """In the shape of OpenAI's chat completions, images included."""
     params: dict[str, Any] = {}
     """Temperature, tools and the like, by the names of that API."""
+    response: dict[str, Any] | None = None
+    """The body of a request to OpenAI's Responses, for that source: its ``input`` is a list of items,
+    with those of earlier turns; without ``stream``, ``store`` and ``previous_response_id``."""
 
 
 Batches = Generator[Sequence[Event], None, None]

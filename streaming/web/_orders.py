@@ -112,7 +112,7 @@ def from_form(request: Request, settings: Settings) -> Order:
     return _order(create, f"POST / {key} {asked}", settings)
 
 
-READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "wait"})
+READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "usage", "wait"})
 
 
 def _check_origin(request: Request) -> None:

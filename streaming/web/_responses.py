@@ -3,8 +3,8 @@
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import gevent
@@ -12,9 +12,9 @@ import gevent.socket
 from flask import Request, Response, stream_with_context
 
 from streaming import plugins, sse
-from streaming.errors import InvalidRequest, StreamingError
-from streaming.events import Cursor, Error, Record, encode
-from streaming.formats import Message, WireFormat
+from streaming.errors import Cancelled, InvalidRequest, Overloaded, StreamingError, error_of
+from streaming.events import Cursor, Done, Error, Record, decode, encode
+from streaming.formats import Message, Wants, WireFormat
 from streaming.reader import Merging, Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
@@ -42,25 +42,37 @@ class Wishes(NamedTuple):
     """How one reader wants to hear a stream."""
 
     wire_format: WireFormat
-    tokens: int
+    tokens: int = 0
     """Deltas to merge into one message, 0 or 1 for as they come."""
-    seconds: float
+    seconds: float = 0.0
     """The longest a delta may wait for others."""
 
     @classmethod
-    def of(cls, request: Request, default_format: str) -> "Wishes":
-        """Read them from the query. Raises `InvalidRequest`; so do it before a run is started."""
+    def of(
+        cls, request: Request, default_format: str, asked: Callable[[], dict[str, Any]] | None = None
+    ) -> "Wishes":
+        """Read them from the query. Raises `InvalidRequest`; so do it before a run is started.
+
+        ``asked`` returns what the run was asked, for the formats that tell it.
+        """
         name = request.args.get("format", default_format)
+        wants = Wants(
+            metrics=_flag(request, "metrics"),
+            usage=_flag(request, "usage"),
+            request=asked() if asked else {},
+        )
+        wire_format: WireFormat = plugins.create("formats", name, wants)
+        if wire_format.from_start and cursor_of(request).seq:
+            raise InvalidRequest(
+                f"format {name} begins at the start: it has no ids to continue from",
+                code="wrong_value",
+                param="after",
+            )
         return cls(
-            plugins.create("formats", name, show_metrics=_flag(request, "metrics")),
+            wire_format,
             _number(request, "buffer_tokens", 0, MOST_BUFFERED_TOKENS),
             _number(request, "buffer_ms", 0, 5000) / 1000,
         )
-
-    @property
-    def is_resumable(self) -> bool:
-        """Whether clients of this format come back by themselves, with the last id: `EventSource` does."""
-        return self.wire_format.media_type == "text/event-stream"
 
     def merging(self, reader: Reader) -> Reader | Merging:
         if self.tokens < 2 and not self.seconds:
@@ -76,57 +88,132 @@ def event_stream(
     wishes: Wishes,
     headers: Mapping[str, str],
     rotates: bool = False,
+    waits_for_answer: bool = False,
 ) -> Response:
     """Return a response that follows ``reader`` to the stream's end.
 
     One that ``rotates`` is closed now and then before it; its client resumes.
-    Whatever can be refused must have been refused before; later there is no status.
+    Whatever can be refused must have been refused before; later there is no
+    status. One that ``waits_for_answer`` gives a run that fails before its
+    answer begins the status of its error, by raising it; it blocks so long, but
+    not longer than clients and routers wait for a first byte.
     """
     wire_format = wishes.wire_format
     source = wishes.merging(reader)
     is_sse = wire_format.media_type == "text/event-stream"
     frame = _sse_frame if is_sse else _line
     heartbeat = sse.HEARTBEAT if is_sse else b" "
+    environ = request.environ
+    presence = ExitStack()
+    held: list[Record] = []
+    if waits_for_answer:
+        with ExitStack() as until_answered:
+            until_answered.enter_context(_present(environ, streams, reader, settings))
+            held = _await_answer(source, settings.heartbeat_seconds)
+            presence = until_answered.pop_all()
 
     def body() -> Iterator[bytes]:
-        retry_due = is_sse
+        retry_due = wire_format.resumes
         heartbeat_at = time.monotonic() + settings.heartbeat_seconds
         closes_at = time.monotonic() + settings.connection_seconds * random.uniform(0.9, 1.1)
-        with streams.attending(reader), _noticing(request.environ, reader.leave, settings):
-            while not (source.ended or source.left):
+        records: Sequence[Record] = held
+        with presence:
+            if not waits_for_answer:
+                presence.enter_context(_present(environ, streams, reader, settings))
+            while True:
+                out = b"".join(
+                    [frame(message) for record in records for message in wire_format.encode(record)]
+                )
+                if out:
+                    if retry_due:
+                        out = b"retry: %d\n" % RECONNECT_MILLISECONDS + out
+                        retry_due = False
+                elif time.monotonic() >= heartbeat_at:
+                    out = heartbeat
+                if out:
+                    yield out
+                    if rotates and time.monotonic() > closes_at:
+                        return
+                    heartbeat_at = time.monotonic() + settings.heartbeat_seconds
+                if source.ended or source.left:
+                    return
                 try:
                     records = source.next(max(0.0, heartbeat_at - time.monotonic()))
                 except StreamingError as error:
                     yield b"".join(map(frame, _in_band(error, wire_format)))
                     return
-                out = b"".join(
-                    [frame(message) for record in records for message in wire_format.encode(record)]
-                )
-                if not out:
-                    if source.ended or source.left or time.monotonic() < heartbeat_at:
-                        continue
-                    out = heartbeat
-                elif retry_due:
-                    out = b"retry: %d\n" % RECONNECT_MILLISECONDS + out
-                    retry_due = False
-                yield out
-                if rotates and time.monotonic() > closes_at:
-                    return
-                heartbeat_at = time.monotonic() + settings.heartbeat_seconds
 
     response = Response(stream_with_context(body()), headers={**HEADERS, **headers})
+    response.call_on_close(presence.close)
     response.content_type = sse.CONTENT_TYPE if is_sse else wire_format.media_type
+    for record in held:
+        if record.is_a("status") and (model := getattr(decode(record.payload), "model", "")):
+            response.headers["Stream-Fallback"] = model
     return response
+
+
+def whole_stream(
+    request: Request, streams: Streams, settings: Settings, reader: Reader, wire_format: WireFormat
+) -> Iterator[Message]:
+    """Yield all messages of a stream, for an answer that is sent when it is complete.
+
+    Its reader counts as present meanwhile. Raises the error that ended the run,
+    and `Overloaded` if this worker stops.
+    """
+    with _present(request.environ, streams, reader, settings):
+        while not (reader.ended or reader.left):
+            for record in reader.next(settings.heartbeat_seconds):
+                if failure := _failure(record):
+                    raise failure
+                yield from wire_format.encode(record)
+    if not reader.ended:
+        raise Overloaded("this worker is stopping", code="draining", retry_after_seconds=1)
+
+
+def _await_answer(source: Reader | Merging, seconds: float) -> list[Record]:
+    """Return what comes first, up to the beginning of the answer; raise what ended the run before it."""
+    held: list[Record] = []
+    deadline = time.monotonic() + seconds
+    while not (source.ended or source.left) and (left := deadline - time.monotonic()) > 0:
+        for record in source.next(left):
+            if failure := _failure(record):
+                raise failure
+            held.append(record)
+        if held and not held[-1].is_a("start", "status"):
+            break
+    return held
+
+
+def _failure(record: Record) -> StreamingError | None:
+    if record.is_a("done", "error"):
+        match decode(record.payload):
+            case Error(info):
+                return error_of(info)
+            case Done("cancelled"):
+                return Cancelled("the run was cancelled")
+    return None
+
+
+@contextmanager
+def _present(
+    environ: Mapping[str, Any], streams: Streams, reader: Reader, settings: Settings
+) -> Iterator[None]:
+    """Follow as a reader that is present until its client goes."""
+    with streams.attending(reader), _noticing(environ, reader.leave, settings):
+        yield
 
 
 def _in_band(error: StreamingError, wire_format: WireFormat) -> list[Message]:
     """Say what keeps this reader from going on; without an id, since the log does not hold it."""
     said = Error(error.info(partial=True, request_id=request_id()), done=True)
-    return [Message(message.data) for message in wire_format.encode(Record(0, 0, encode(said)))]
+    return [
+        Message(message.data, event=message.event)
+        for message in wire_format.encode(Record(0, 0, encode(said)))
+    ]
 
 
 def _sse_frame(message: Message) -> bytes:
-    return sse.frame(message.data, message.id)
+    return sse.frame(message.data, message.id, message.event)
 
 
 def _line(message: Message) -> bytes:

@@ -15,7 +15,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/stream")
     def ask() -> Response:
         order = _orders.from_query(request, settings)
-        wishes = Wishes.of(request, "simple")
+        wishes = Wishes.of(request, "simple", lambda: order.asked)
         after = cursor_of(request)
         if request.method == "HEAD":
             return Response(content_type=sse.CONTENT_TYPE)

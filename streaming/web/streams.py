@@ -16,7 +16,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def start() -> Response:
         order = _orders.from_body(request, settings)
         follow = _wants_events()
-        wishes = Wishes.of(request, "native")
+        wishes = Wishes.of(request, "native", lambda: order.asked)
         started = streams.start(order)
         headers = _headers(started)
         if follow:
@@ -34,12 +34,13 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         if not _wants_events():
             wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
             return json_response(streams.snapshot(stream_id, after, wait_seconds))
-        wishes = Wishes.of(request, "native")
+        wishes = Wishes.of(request, "native", lambda: streams.asked(stream_id))
         reader = streams.reader(stream_id, after)
         if reader.ended:
             return Response(status=204)  # tells EventSource to stop reconnecting
         headers = {"Stream-Id": stream_id}
-        return event_stream(request, streams, settings, reader, wishes, headers, rotates=wishes.is_resumable)
+        rotates = wishes.wire_format.resumes
+        return event_stream(request, streams, settings, reader, wishes, headers, rotates)
 
     @blueprint.post("/<stream_id>/cancel")
     def cancel(stream_id: str) -> Response:

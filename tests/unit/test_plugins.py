@@ -7,6 +7,7 @@ import pytest
 
 from streaming import plugins
 from streaming.errors import InvalidRequest
+from streaming.formats import Wants
 
 FAMILIES = ["eventlogs", "formats", "sources", "web"]
 
@@ -56,7 +57,10 @@ def test_only_what_is_asked_for_is_imported(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", plugins.names("formats"))
 def test_a_format_is_made_anew_each_time(name: str) -> None:
-    one, other = plugins.create("formats", name), plugins.create("formats", name, show_metrics=True)
+    one, other = (
+        plugins.create("formats", name, Wants()),
+        plugins.create("formats", name, Wants(metrics=True)),
+    )
 
     assert one is not other
     assert one.media_type in ("text/event-stream", "application/x-ndjson")
