@@ -113,6 +113,11 @@ class ToolCall(_Event, frozen=True, tag="tool_call"):
     args_text: str | None = None
     """The arguments as they came, when they are not a JSON object."""
 
+    @property
+    def arguments(self) -> str:
+        """The arguments as text."""
+        return self.args_text if self.args_text is not None else json_line(self.args or {}).decode()
+
 
 class Usage(_Event, frozen=True, tag="usage"):
     usage: dict[str, Any]

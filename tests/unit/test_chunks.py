@@ -1,7 +1,6 @@
 """Nothing of an upstream's chunks is lost on the way through the log."""
 
 import contextlib
-import copy
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,27 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.errors import UpstreamBadResponse
-from streaming.events import Chunk, Event, Extra, Reasoning, Token, ToolCall, Usage, decode, encode
+from streaming.events import Event, Reasoning, Token, ToolCall, Usage, decode, encode
+from streaming.formats._chunks import ChunkWriter
 from streaming.sources._chunks import ChunkReader
+from tests.chunk_streams import CALL, HEAD, STREAMS, USAGE, as_json, chunk, fragment, says
 
 AT_RANDOM = settings(deadline=None, database=None, max_examples=200)
-HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_700_000_000, "model": "m-1"}
-
-
-def chunk(
-    delta: Any = None, /, finish: str | None = None, choice: Any = None, **fields: Any
-) -> dict[str, Any]:
-    """Return a chunk of one choice, as OpenAI has it."""
-    return {
-        **HEAD,
-        "choices": [
-            {"index": 0, "delta": {} if delta is None else delta, "finish_reason": finish} | (choice or {})
-        ],
-    } | fields
-
-
-def says(text: str, **more: Any) -> dict[str, Any]:
-    return chunk({"content": text} | more)
 
 
 def read(chunks: Sequence[Any], end: bool = True) -> list[Event]:
@@ -46,253 +30,15 @@ def read(chunks: Sequence[Any], end: bool = True) -> list[Event]:
 
 
 def rejoin(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Rebuild the upstream's chunks from the events alone."""
-    chunks: list[dict[str, Any]] = []
-    first: dict[str, Any] = {}
-    texts: dict[str, str] = {}
-    begun: dict[str, Any] | None = None
-    for event in events:
-        match event:
-            case ToolCall():
-                continue  # told by its parts already
-            case Chunk(whole=whole) if whole is not None:
-                chunks.append(whole)
-                continue
-            case Chunk(first=kept) if kept is not None:
-                first = kept
-                begun = copy.deepcopy(kept)
-            case Usage(usage, extra):
-                chunks.append(_apart(first, extra) | {"choices": [], "usage": usage})
-                continue
-            case Token(content, refusal):
-                texts["refusal" if refusal else "content"] = content
-            case Reasoning(content, field):
-                texts[field] = content
-        if isinstance(event, Chunk | Token | Reasoning) and event.more:
-            continue
-        if begun is None:
-            assert isinstance(event, Chunk | Token | Reasoning)
-            begun = _apart(first, event.extra)
-        if texts:
-            begun["choices"][0]["delta"] |= texts
-        chunks.append(begun)
-        begun, texts = None, {}
-    return chunks
-
-
-def _apart(first: dict[str, Any], extra: Extra | None) -> dict[str, Any]:
-    extra = extra or Extra()
-    choices = first.get("choices") or [{}]
-    choice = {name: value for name, value in choices[0].items() if f"choice.{name}" not in extra.absent}
-    whole = {name: value for name, value in first.items() if f"chunk.{name}" not in extra.absent}
-    return copy.deepcopy(
-        whole | extra.chunk | {"choices": [choice | extra.choice | {"delta": dict(extra.delta)}]}
-    )
-
-
-def as_json(value: Any) -> Any:
-    """Make values that are the same JSON equal, and others not: ``1`` is not ``true``."""
-    if isinstance(value, dict):
-        return {name: as_json(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [as_json(inner) for inner in value]
-    if isinstance(value, bool) or value is None:
-        return repr(value)
-    return value
+    """Rebuild the upstream's chunks from the events alone, as the OpenAI formats do."""
+    writer = ChunkWriter()
+    return [one for event in events for one in writer.write(event)]
 
 
 def tidied(one: dict[str, Any]) -> dict[str, Any]:
     """Return a chunk as every client gets it: with choices, and in each a delta."""
     choices = [choice | {"delta": choice.get("delta") or {}} for choice in one.get("choices") or []]
     return one | {"choices": choices}
-
-
-CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
-
-
-def fragment(arguments: str, index: int = 0) -> dict[str, Any]:
-    return chunk({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
-
-
-LOGPROBS = {
-    "content": [{"token": "Hel", "logprob": -0.25, "bytes": [72], "top_logprobs": []}],
-    "refusal": None,
-}
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "details": {"cached": None}}
-
-STREAMS: dict[str, list[dict[str, Any]]] = {
-    "plain": [
-        chunk({"role": "assistant", "content": "", "refusal": None}),
-        says("Hel"),
-        says("lo"),
-        chunk(finish="stop"),
-    ],
-    "the usage at the end": [says("Hi"), chunk(finish="stop"), {**HEAD, "choices": [], "usage": USAGE}],
-    "usage null in each": [
-        *(one | {"usage": None} for one in (says("Hi"), says(" there"), chunk(finish="stop"))),
-        {**HEAD, "choices": [], "usage": USAGE},
-    ],
-    "usage in each": [
-        says(
-            "Hi",
-        )
-        | {"usage": USAGE},
-        says("!") | {"usage": USAGE | {"total_tokens": 6}},
-    ],
-    "usage in the last": [says("Hi"), chunk(finish="stop", usage=USAGE)],
-    "the usage first": [{**HEAD, "choices": [], "usage": USAGE}, says("Hi"), chunk(finish="stop")],
-    "log-probabilities": [
-        chunk({"role": "assistant", "content": ""}, choice={"logprobs": None}),
-        chunk({"content": "Hel"}, choice={"logprobs": LOGPROBS}),
-        chunk({"content": "lo"}, choice={"logprobs": None}),
-        chunk({"content": "!"}),
-    ],
-    "tier and fingerprint change": [
-        says("a") | {"service_tier": "default", "system_fingerprint": "fp_1"},
-        says("b") | {"service_tier": "default", "system_fingerprint": "fp_1"},
-        says("c") | {"service_tier": "flex", "system_fingerprint": None},
-        says("d") | {"service_tier": "default"},
-        says("e") | {"system_fingerprint": "fp_1", "service_tier": "default"},
-        says("f"),
-    ],
-    "every field of the head changes": [
-        says("a"),
-        says("b") | {"id": "other", "created": 1, "model": "m-2", "object": "x"},
-        says("c"),
-    ],
-    "unknown fields everywhere": [
-        chunk({"content": "a", "x": 1}, choice={"y": [1, {"z": None}]}, w={"deep": {"er": []}}),
-        chunk({"content": "b", "x": 2}, choice={"y": []}, w=None),
-        chunk({"content": "c"}, choice={"new": True}, newer=False),
-        says("d"),
-    ],
-    "obfuscation": [says("a") | {"obfuscation": "qwe"}, says("b") | {"obfuscation": "asd"}],
-    "reasoning, then text": [
-        chunk({"role": "assistant", "reasoning_content": "Let me", "content": None}),
-        chunk({"reasoning_content": " think", "content": None}),
-        chunk({"content": "Hi", "reasoning_content": None}),
-        chunk(finish="stop"),
-    ],
-    "reasoning and text in one": [
-        chunk({"reasoning_content": "hm", "content": "Hi", "x": 1}),
-        chunk({"reasoning_content": "m", "content": "!", "x": 2}),
-        chunk({"content": "?", "reasoning_content": ""}),
-    ],
-    "reasoning by its other name": [
-        chunk({"reasoning": "hm", "reasoning_details": [{"text": "hm"}]}),
-        says("Hi"),
-    ],
-    "a refusal": [
-        chunk({"role": "assistant", "content": ""}),
-        chunk({"refusal": "I"}),
-        chunk({"refusal": " won't"}),
-    ],
-    "text and a refusal": [chunk({"content": "a", "refusal": "b"})],
-    "a call in fragments": [
-        chunk({"role": "assistant", "content": None, "tool_calls": [CALL]}),
-        fragment('{"ci'),
-        fragment('ty":"Köln"}'),
-        chunk(finish="tool_calls"),
-    ],
-    "parallel calls": [
-        chunk({"role": "assistant", "content": None}),
-        chunk({"tool_calls": [CALL]}),
-        fragment("{}"),
-        chunk({"tool_calls": [CALL | {"index": 1, "id": "call_2"}]}),
-        fragment('{"a":', 1),
-        fragment("1}", 1),
-        chunk(finish="tool_calls"),
-    ],
-    "parallel calls, interleaved": [
-        chunk({"tool_calls": [CALL, CALL | {"index": 1, "id": "call_2"}]}),
-        fragment('{"a"', 0),
-        fragment('{"b"', 1),
-        fragment(":1}", 0),
-        fragment(":2}", 1),
-        chunk(finish="tool_calls"),
-    ],
-    "a whole call at once": [
-        chunk(
-            {"content": "see", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "{}"}}]},
-            finish="stop",
-        )
-    ],
-    "a call without an index": [
-        chunk({"tool_calls": [{"id": "call_1", "function": {"name": "f", "arguments": '{"a":1}'}}]}),
-        chunk({"tool_calls": [{"id": "call_2", "function": {"name": "g", "arguments": "{}"}}]}),
-        chunk(finish="tool_calls"),
-    ],
-    "two choices": [
-        chunk({"content": "a"}),
-        chunk({"content": "b"}, choice={"index": 1}),
-        {
-            **HEAD,
-            "choices": [{"index": 0, "delta": {"content": "c"}}, {"index": 1, "delta": {"content": "d"}}],
-        },
-        chunk({"content": "e"}),
-    ],
-    "two choices in the first": [
-        {
-            **HEAD,
-            "choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "b"}}],
-        },
-        chunk({"content": "c"}),
-        chunk({"content": "d"}, choice={"index": 1}),
-    ],
-    "the other choice first": [chunk({"content": "a"}, choice={"index": 1}), chunk({"content": "b"})],
-    "text in the first": [chunk({"role": "assistant", "content": "Hel"}), says("lo")],
-    "all in one": [chunk({"role": "assistant", "content": "Hello"}, finish="stop", usage=USAGE)],
-    "Azure's filter first": [
-        {
-            "choices": [],
-            "created": 0,
-            "id": "",
-            "model": "",
-            "object": "",
-            "prompt_filter_results": [{"index": 0}],
-        },
-        chunk({"role": "assistant", "content": ""}, choice={"content_filter_results": {}}),
-        chunk({"content": "Hi"}, choice={"content_filter_results": {"hate": {"filtered": False}}}),
-        chunk(finish="stop"),
-        {**HEAD, "choices": [], "usage": USAGE},
-    ],
-    "no choices in the middle": [says("a"), {**HEAD, "choices": [], "x_heartbeat": 1}, says("b")],
-    "a null delta": [says("a"), chunk(choice={"delta": None}), says("b")],
-    "a null delta first": [chunk(choice={"delta": None}), says("b")],
-    "no delta": [says("a"), {**HEAD, "choices": [{"index": 0, "finish_reason": "stop"}]}],
-    "no index": [
-        {**HEAD, "choices": [{"delta": {"content": "a"}}]},
-        {**HEAD, "choices": [{"delta": {"content": "b"}}]},
-    ],
-    "an index sometimes": [{**HEAD, "choices": [{"delta": {"content": "a"}}]}, says("b"), says("c")],
-    "null fields": [
-        chunk({"content": None, "tool_calls": None, "function_call": None, "role": None}),
-        says("a", tool_calls=None),
-    ],
-    "a list of choices that is null": [says("a"), {**HEAD, "choices": None, "usage": USAGE}],
-    "no list of choices": [says("a"), {**HEAD, "usage": USAGE}],
-    "no list of choices first": [{**HEAD, "usage": None}, says("a"), says("b")],
-    "no list of choices first, with an error field": [{**HEAD, "error": None}, says("a")],
-    "empty text": [says(""), says("a"), says(""), chunk({"content": ""}, finish="stop")],
-    "odd text": [says("a\r\n\u2028\u0085\0\ufeff"), says('"\\/\b\f'), says("😀 e\u0301")],
-    "odd names": [says("a") | {"chunk.id": 1, "": 2, "choices ": 3}, says("b")],
-    "truth and numbers": [
-        says("a") | {"x": 1, "y": True, "z": 0},
-        says("b") | {"x": True, "y": 1, "z": False},
-        says("c") | {"x": 1.5, "y": None, "z": ""},
-    ],
-    "large numbers": [
-        says("a") | {"x": 2**62, "y": -(2**63)},
-        says("b") | {"x": 10**30},
-        says("c") | {"x": 1e308},
-    ],
-    "extra content": [
-        chunk(
-            {"content": "a", "extra_content": {"google": {"thought": True}}},
-            choice={"matched_stop": None, "stop_reason": 3},
-        )
-    ],
-}
 
 
 @pytest.mark.parametrize("name", STREAMS)

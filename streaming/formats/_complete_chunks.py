@@ -1,0 +1,87 @@
+"""What clients of OpenAI's chat dialect cannot do without, where a server leaves it out.
+
+Of a chunk: its id, object, time and model; of a choice: its index, delta and
+finish reason, and the role in its first delta; of a tool call: its index, and
+in its first fragment its id and type.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from streaming.events import Done, Event, Start, Usage
+from streaming.formats._chunks import ChunkWriter
+
+JSON = dict[str, Any]
+
+
+class Chunks:
+    """The complete chunks of one stream, from its first event on."""
+
+    def __init__(self) -> None:
+        self._writer = ChunkWriter()
+        self._name = ""
+        self._head: JSON = {}
+        self._finished = False
+        """A choice has said why it ended."""
+        self._usage: list[JSON] = []
+        """What came before that."""
+        self._begun: dict[int, int] = {}
+        """Of each choice that has begun, how many tool calls it has so far."""
+
+    def of(self, event: Event) -> list[JSON]:
+        """Return the chunks that ``event`` completes."""
+        match event:
+            case Start():
+                self._begin(event)
+            case Usage() if not self._finished:
+                # It belongs behind the finish reason, whatever the source says first.
+                self._usage = self._writer.write(event)
+                return []
+            case Done(reason) if reason != "cancelled" and not self._finished:
+                # Some servers say only [DONE]; clients of this dialect wait for a reason.
+                last = self._writer.finish("stop" if reason == "unknown" else reason)
+                return [self._complete(chunk) for chunk in (last, *self._usage)]
+        return [self._complete(chunk) for chunk in self._writer.write(event)]
+
+    def _begin(self, start: Start) -> None:
+        self._name = start.stream_id.removeprefix("st_")
+        self._head = {
+            "id": f"chatcmpl-{self._name}",
+            "object": "chat.completion.chunk",
+            "created": start.created,
+            "model": start.model,
+        }
+
+    def _complete(self, chunk: JSON) -> JSON:
+        choices = [self._choice(choice, place) for place, choice in enumerate(chunk.get("choices") or [])]
+        return {**self._head, **chunk, "choices": choices}
+
+    def _choice(self, choice: JSON, place: int) -> JSON:
+        index = choice.get("index")
+        if not isinstance(index, int):
+            index = place
+        delta = choice.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
+        if index not in self._begun:
+            self._begun[index] = 0
+            delta = {**delta, "role": delta.get("role") or "assistant"}
+        fragments = delta.get("tool_calls")
+        if isinstance(fragments, list) and all(isinstance(fragment, dict) for fragment in fragments):
+            delta = {**delta, "tool_calls": list(self._calls(index, fragments))}
+        if choice.get("finish_reason"):
+            self._finished = True
+        return {"finish_reason": None, **choice, "index": index, "delta": delta}
+
+    def _calls(self, choice: int, fragments: Iterable[JSON]) -> Iterable[JSON]:
+        for fragment in fragments:
+            count = self._begun[choice]
+            index = fragment.get("index")
+            if not isinstance(index, int):
+                # Some servers leave it out; a new id then begins a new call.
+                index = count if fragment.get("id") or not count else count - 1
+            if index >= count:
+                self._begun[choice] = index + 1
+                made_up = f"call_{self._name}_{choice}_{index}"
+                kind = fragment.get("type") or ("custom" if "custom" in fragment else "function")
+                fragment = {**fragment, "id": fragment.get("id") or made_up, "type": kind}
+            yield {**fragment, "index": index}

@@ -1,0 +1,59 @@
+"""OpenAI chat completions, streamed: chunks equal to the upstream's, then ``[DONE]``.
+
+Only ``data:`` lines: with an ``id:`` beside them several SDKs take a heartbeat
+for an empty event. An answer that did not end normally ends in an error object
+and without ``[DONE]``, because a clean end looks like success to most clients.
+"""
+
+from typing import Any
+
+from streaming.errors import ErrorInfo
+from streaming.events import Done, Error, Record, decode, json_line
+from streaming.formats import Message, Wants, WireFormat
+from streaming.formats._complete_chunks import Chunks
+from streaming.openai_errors import error_object
+
+END = Message(b"[DONE]")
+CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partial=True)
+
+
+class ChatFormat:
+    media_type = "text/event-stream"
+    resumes = False
+    from_start = True
+
+    def __init__(self, wants: Wants) -> None:
+        self._shows_usage = wants.usage
+        self._chunks = Chunks()
+
+    def encode(self, record: Record) -> list[Message]:
+        event = decode(record.payload)
+        said = [
+            Message(json_line(shown)) for chunk in self._chunks.of(event) if (shown := self._shown(chunk))
+        ]
+        match event:
+            case Error(error):
+                said.append(_error(error))
+            case Done("cancelled"):
+                said.append(_error(CANCELLED))
+            case Done():
+                said.append(END)
+        return said
+
+    def _shown(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
+        """Leave out the usage that only this service asked for: a chunk without choices breaks clients."""
+        if self._shows_usage:
+            return chunk
+        if not chunk["choices"] and chunk.get("usage"):
+            return None
+        if chunk.get("usage", 0) is None:
+            del chunk["usage"]
+        return chunk
+
+
+def _error(info: ErrorInfo) -> Message:
+    return Message(json_line({"error": error_object(info)}))
+
+
+def create(wants: Wants) -> WireFormat:
+    return ChatFormat(wants)

@@ -1,0 +1,69 @@
+"""Read a request to OpenAI's chat completions."""
+
+import hashlib
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from flask import Request
+from msgspec import Meta, Struct
+
+from streaming.errors import InvalidRequest
+from streaming.formats import Wants
+from streaming.settings import Settings
+from streaming.sources import Prompt
+from streaming.streams import Order
+from streaming.web import _bodies, _errors, _v1
+
+ROUTE = "POST /v1/chat/completions"
+OURS = frozenset({"model", "messages", "stream"})
+"""What is not passed on as it is."""
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class Asked(Struct, frozen=True):
+    """What is acted on here; everything else is the upstream's to understand."""
+
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class ChatOrder(NamedTuple):
+    order: Order
+    streamed: bool
+    wants: Wants
+
+
+def read(request: Request, settings: Settings) -> ChatOrder:
+    """Read ``POST /v1/chat/completions``. Raises `InvalidRequest`."""
+    _bodies.check_origin(request)
+    body = _v1.check_fields(_bodies.read_json(request, settings))
+    try:
+        asked = msgspec.convert(body, Asked)
+    except msgspec.ValidationError as error:
+        _bodies.refuse(error)
+    if asked.stream_options is not None and not asked.stream:
+        raise InvalidRequest("stream_options: only with stream", code="wrong_value", param="stream_options")
+    _bodies.check_shape(asked.messages)
+    _bodies.check_size(asked.messages, "messages", settings)
+    model = _bodies.model_of(asked.model, settings)
+    key = request.headers.get("Idempotency-Key")
+    if key is not None:
+        _bodies.check_key(key, "Idempotency-Key")
+    about = {"prompt": _bodies.last_user_text(asked.messages), "model": model, "source": "chat"}
+    params = {name: value for name, value in body.items() if name not in OURS}
+    order = Order(
+        source="chat",
+        prompt=Prompt(model, asked.messages, params),
+        asked=about,
+        on_disconnect="cancel",
+        key=f"{ROUTE} {key}" if key else None,
+        fingerprint=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest(),
+        request_id=_errors.request_id(),
+    )
+    usage = asked.stream_options is not None and asked.stream_options.include_usage is True
+    return ChatOrder(order, asked.stream is True, Wants(usage=usage, request=about))
