@@ -8,6 +8,7 @@ from typing import Any
 
 from streaming.errors import ErrorInfo, error_of
 
+CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partial=True)
 _RETRIED = frozenset({408, 409, 429})
 
 

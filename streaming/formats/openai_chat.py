@@ -11,10 +11,9 @@ from streaming.errors import ErrorInfo
 from streaming.events import Done, Error, Record, decode, json_line
 from streaming.formats import Message, Wants, WireFormat
 from streaming.formats._complete_chunks import Chunks
-from streaming.openai_errors import error_object
+from streaming.openai_errors import CANCELLED, error_object
 
 END = Message(b"[DONE]")
-CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partial=True)
 
 
 class ChatFormat:

@@ -9,7 +9,7 @@ from typing import Any
 from streaming.events import Done, Error, Record, decode, json_line
 from streaming.formats import Message, Wants, WireFormat
 from streaming.formats._complete_chunks import Chunks
-from streaming.openai_errors import error_object
+from streaming.openai_errors import CANCELLED, error_object
 
 # Said once, in whichever fragment they come; all other text is said in parts.
 _NAMES = frozenset({"role", "type", "id", "name"})
@@ -33,6 +33,8 @@ class CompletionFormat:
         match event:
             case Error(error):
                 return [Message(json_line({"error": error_object(error)}))]
+            case Done("cancelled"):
+                return [Message(json_line({"error": error_object(CANCELLED)}))]
             case Done():
                 return [Message(json_line(self._whole()))]
         return []
