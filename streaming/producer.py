@@ -12,7 +12,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -360,20 +360,28 @@ class Producers:
                 for stream_id in _try(self._log.lost, self.worker_id, list(self._running)) or ():
                     self._stop(stream_id, Fenced("the stream was taken over while this worker stood still"))
             now = time.monotonic()
-            for run in list(self._running.values()):
+            runs = list(self._running.values())
+            elsewhere = self._attended_elsewhere([run for run in runs if run.on_disconnect != "continue"])
+            for run in runs:
                 run.scope.check_deadlines(now)
-                self._check_audience(run, now)
+                self._check_audience(run, now, elsewhere)
+
+    def _attended_elsewhere(self, runs: Sequence[Run]) -> Collection[str]:
+        """Return those that somebody may read on another worker, of those that nobody reads here."""
+        unread = [id for run in runs if not self._audience.present(id := run.claim.stream_id)]
+        attended = _try(self._log.attended, unread) if unread else ()
+        # A store that cannot tell is no reason to end a run.
+        return unread if attended is None else attended
 
     def _stop(self, stream_id: str, error: StreamingError | None) -> None:
         if run := self._running.get(stream_id):
             run.scope.stop(error)
 
-    def _check_audience(self, run: Run, now: float) -> None:
+    def _check_audience(self, run: Run, now: float, elsewhere: Collection[str]) -> None:
         stream_id = run.claim.stream_id
         if run.on_disconnect == "continue":
             return
-        # A store that cannot tell is no reason to end a run.
-        if self._audience.present(stream_id) or _try(self._log.attended, stream_id) is not False:
+        if self._audience.present(stream_id) or stream_id in elsewhere:
             run.had_reader = True
             run.unattended_since = math.inf
             return
@@ -389,7 +397,7 @@ class Producers:
         run = self._running.get(stream_id)
         if run is not None:
             run.had_reader = True
-            self._check_audience(run, time.monotonic())
+            self._check_audience(run, time.monotonic(), self._attended_elsewhere([run]))
 
     def _sweep(self) -> None:
         while True:

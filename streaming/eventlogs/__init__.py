@@ -8,7 +8,7 @@
 4. A notification may wake a reader, but only what it reads is the truth.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
@@ -144,8 +144,8 @@ class EventLog(Protocol):
         """Note that somebody reads the stream on this worker, for at least ``seconds`` more; 0: nobody."""
         ...
 
-    def attended(self, stream_id: str) -> bool:
-        """Say whether any living worker noted a reader."""
+    def attended(self, stream_ids: Sequence[str]) -> Collection[str]:
+        """Return those of ``stream_ids`` of which any living worker noted a reader."""
         ...
 
     def erase(self, stream_id: str) -> None:

@@ -322,12 +322,15 @@ return 1
     _MILLISECONDS,
 )
 
-# Returns the leases of the workers whose note still counts.
+# Returns the leases of the workers whose note still counts, each after the place of the key it is noted in.
 READERS = _script(
     """
-local leases, now, row = {}, milliseconds(), call('HGETALL', KEYS[1])
-for place = 1, #row, 2 do
-  if tonumber(row[place + 1]) > now then leases[#leases + 1] = lease_of(row[place]) end
+local leases, now = {}, milliseconds()
+for place, key in ipairs(KEYS) do
+  local row = call('HGETALL', key)
+  for at = 1, #row, 2 do
+    if tonumber(row[at + 1]) > now then leases[#leases + 1] = {place, unpack(lease_of(row[at]))} end
+  end
 end
 return leases
 """,

@@ -1,7 +1,7 @@
 """An event log in this process's memory: for tests, and for one worker that may forget."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -152,12 +152,16 @@ class MemoryLog:
             until = time.monotonic() + seconds if seconds > 0 else 0.0
             stream.readers[worker_id] = max(until, stream.readers.get(worker_id, 0.0)) if until else until
 
-    def attended(self, stream_id: str) -> bool:
+    def attended(self, stream_ids: Sequence[str]) -> Collection[str]:
         now = time.monotonic()
-        stream = self._streams.get(stream_id)
-        return stream is not None and any(
-            until > now and not self._why_gone(worker_id) for worker_id, until in stream.readers.items()
-        )
+        return {
+            stream_id
+            for stream_id in stream_ids
+            if (stream := self._streams.get(stream_id))
+            and any(
+                until > now and not self._why_gone(worker_id) for worker_id, until in stream.readers.items()
+            )
+        }
 
     def erase(self, stream_id: str) -> None:
         stream = self._stream(stream_id)

@@ -16,7 +16,7 @@ https://redis.io/docs/latest/develop/interact/programmability/eval-intro/ (scrip
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,7 @@ from streaming.events import Record
 logger = logging.getLogger(__name__)
 
 EXPIRE_BATCH = 100
+READERS_BATCH = 200
 CHORE_SECONDS = 2.0
 """How long a chore, which comes again, waits for the server."""
 GRACE_SECONDS = 5.0
@@ -237,9 +238,18 @@ class RedisLog:
                 found += [(stream_id.decode(), why) for stream_id in self._pipe.ask(running)]
         return found + [(stream_id, "worker_lost") for stream_id in self._abandoned_running()]
 
-    def attended(self, stream_id: str) -> bool:
-        command = scripts.READERS.command((readers_key(stream_id),))
-        return any(lease.held and not lease.dead for lease in map(answers.lease, self._pipe.ask(command)))
+    def attended(self, stream_ids: Sequence[str]) -> Collection[str]:
+        found: set[str] = set()
+        for first in range(0, len(stream_ids), READERS_BATCH):
+            batch = stream_ids[first : first + READERS_BATCH]
+            keys = tuple(map(readers_key, batch))
+            notes = self._pipe.ask(scripts.READERS.command(keys), patience_seconds=CHORE_SECONDS)
+            found |= {
+                batch[place - 1]
+                for place, *lease in notes
+                if (worker := answers.lease(lease)).held and not worker.dead
+            }
+        return found
 
     @contextmanager
     def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """An event log in one SQLite file, shared by all the workers of one machine."""
 
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -247,11 +248,16 @@ class SQLiteLog:
                 found += [(stream_id, why) for (stream_id,) in running]
         return found
 
-    def attended(self, stream_id: str) -> bool:
-        workers = self._file.rows(
-            "SELECT worker FROM readers WHERE stream = ? AND until > ?", (stream_id, _host.boot_seconds())
+    def attended(self, stream_ids: Sequence[str]) -> Collection[str]:
+        if not stream_ids:
+            return ()
+        notes = self._file.rows(
+            "SELECT stream, worker FROM readers"
+            " WHERE until > ? AND stream IN (SELECT value FROM json_each(?))",
+            (_host.boot_seconds(), json.dumps(stream_ids)),
         )
-        return any(not self._why_gone(worker_id) for (worker_id,) in workers)
+        gone = {worker_id: self._why_gone(worker_id) for worker_id in {worker for _, worker in notes}}
+        return {stream_id for stream_id, worker_id in notes if not gone[worker_id]}
 
     @contextmanager
     def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:

@@ -591,22 +591,33 @@ def test_a_worker_learns_which_of_its_streams_are_not_its_own_any_more(log: Even
 def test_a_reader_noted_by_a_worker_is_known_to_all(log: EventLog, peer: EventLog) -> None:
     claim, other = created(log), created(log)
     peer.renew("reading", 60)
-    assert not log.attended(claim.stream_id)
+    assert not log.attended([claim.stream_id])
 
     peer.attend(claim.stream_id, "reading", 60)
 
-    assert log.attended(claim.stream_id)
-    assert not log.attended(other.stream_id)
+    assert log.attended([claim.stream_id])
+    assert not log.attended([other.stream_id])
     peer.attend(claim.stream_id, "reading", 0)
-    assert not log.attended(claim.stream_id)
+    assert not log.attended([claim.stream_id])
+
+
+def test_of_many_streams_those_with_a_reader_are_told(log: EventLog) -> None:
+    ids = [created(log).stream_id for _ in range(450)]
+    read = set(ids[::3])
+    for stream_id in read:
+        log.attend(stream_id, "worker", 60)
+
+    assert set(log.attended(ids)) == read
+    assert set(log.attended([])) == set()
+    assert set(log.attended(["st_unknown", ids[0]])) == {ids[0]}
 
 
 def test_a_note_of_a_reader_fades(log: EventLog) -> None:
     claim = created(log)
     log.attend(claim.stream_id, "worker", 0.05)
-    assert log.attended(claim.stream_id)
+    assert log.attended([claim.stream_id])
 
-    eventually(lambda: not log.attended(claim.stream_id), 2)
+    eventually(lambda: not log.attended([claim.stream_id]), 2)
 
 
 def test_a_second_note_never_shortens_the_first(log: EventLog) -> None:
@@ -615,9 +626,9 @@ def test_a_second_note_never_shortens_the_first(log: EventLog) -> None:
     log.attend(claim.stream_id, "worker", 0.01)
     gevent.sleep(0.05)
 
-    assert log.attended(claim.stream_id)
+    assert log.attended([claim.stream_id])
     log.attend(claim.stream_id, "worker", 0)
-    assert not log.attended(claim.stream_id)
+    assert not log.attended([claim.stream_id])
 
 
 def test_as_long_as_one_worker_has_a_reader_the_stream_is_attended(log: EventLog) -> None:
@@ -627,10 +638,10 @@ def test_as_long_as_one_worker_has_a_reader_the_stream_is_attended(log: EventLog
     log.attend(claim.stream_id, "two", 60)
 
     log.attend(claim.stream_id, "one", 0)
-    assert log.attended(claim.stream_id)
+    assert log.attended([claim.stream_id])
 
     log.attend(claim.stream_id, "two", 0)
-    assert not log.attended(claim.stream_id)
+    assert not log.attended([claim.stream_id])
 
 
 def test_the_readers_of_a_worker_that_is_gone_do_not_count(log: EventLog) -> None:
@@ -638,9 +649,9 @@ def test_the_readers_of_a_worker_that_is_gone_do_not_count(log: EventLog) -> Non
     for name, leave in (("retired", log.retire), ("expired", lambda name: log.renew(name, 0.0))):
         log.renew(name, 60)
         log.attend(claim.stream_id, name, 60)
-        assert log.attended(claim.stream_id)
+        assert log.attended([claim.stream_id])
         leave(name)
-        assert not log.attended(claim.stream_id), name
+        assert not log.attended([claim.stream_id]), name
 
 
 # Erase and expire
@@ -787,7 +798,7 @@ def test_to_everything_else_a_stream_that_is_not_there_makes_no_difference(log: 
             log.append(Claim(stream_id, 1), 3, [b"x"])
         log.request_cancel(stream_id)
         assert list(log.cancel_requests("worker")) == []
-        assert not log.attended(stream_id)
+        assert not log.attended([stream_id])
         log.attend(stream_id, "worker", 0)
         with log.watch(stream_id, lambda: None):
             pass

@@ -860,7 +860,7 @@ def test_a_closed_log_refuses_everything_in_its_own_words(log: RedisLog) -> None
         lambda: log.read(claim.stream_id, 0),
         lambda: log.orphans(),
         lambda: log.cancel_requests("worker"),
-        lambda: log.attended(claim.stream_id),
+        lambda: log.attended([claim.stream_id]),
     ]
     for use in uses:
         with pytest.raises(StoreUnavailable):
