@@ -119,6 +119,58 @@ class ToolCall(_Event, frozen=True, tag="tool_call"):
         return self.args_text if self.args_text is not None else json_line(self.args or {}).decode()
 
 
+class ToolResult(_Event, frozen=True, tag="tool_result"):
+    id: str
+    tool: str
+    result: Any
+    """JSON; what a tool raised is told in words, as it is told to the model."""
+    failed: bool = False
+    truncated: bool = False
+    """``result`` is the beginning of a text that was too long."""
+
+
+class Document(Struct, frozen=True, omit_defaults=True):
+    id: str
+    title: str
+    snippet: str
+    score: float | None = None
+
+
+class Sources(_Event, frozen=True, tag="sources"):
+    """What an answer rests on, as a retriever found it."""
+
+    documents: list[Document]
+
+
+class StateUpdate(_Event, frozen=True, tag="state"):
+    """What a graph's stream mode told."""
+
+    mode: str
+    data: Any
+    node: str = ""
+    namespace: list[str] = []
+    """The subgraph it comes from, outermost first."""
+
+
+class RunEvent(_Event, frozen=True, tag="event"):
+    """One of LangChain's StreamEvents, version 2."""
+
+    event: str
+    name: str
+    run_id: str
+    parent_ids: list[str] = []
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+
+
+class Interrupt(_Event, frozen=True, tag="interrupt"):
+    """A graph waits for a person; the run ends, and another one with the answer goes on."""
+
+    id: str
+    value: Any
+
+
 class Usage(_Event, frozen=True, tag="usage"):
     usage: dict[str, Any]
     extra: Extra | None = None
@@ -154,7 +206,22 @@ class Error(_Event, frozen=True, tag="error"):
 
 
 Event = (
-    Start | Status | Chunk | ResponseEvent | Token | Reasoning | ToolCall | Usage | MetricsTick | Done | Error
+    Start
+    | Status
+    | Chunk
+    | ResponseEvent
+    | Token
+    | Reasoning
+    | ToolCall
+    | ToolResult
+    | Sources
+    | StateUpdate
+    | RunEvent
+    | Interrupt
+    | Usage
+    | MetricsTick
+    | Done
+    | Error
 )
 
 # U+0085, U+2028 and U+2029 end a line for `str.splitlines`, and so for several SSE clients.

@@ -20,6 +20,14 @@ class Prompt(Struct, frozen=True):
     """In the shape of OpenAI's chat completions, images included."""
     params: dict[str, Any] = {}
     """Temperature, tools and the like, by the names of that API."""
+    input: Any = None
+    """What a runnable is given, where the caller said it in its own shape; else it is made of messages."""
+    thread: str = ""
+    """The conversation it belongs to, for runnables that remember."""
+    modes: Sequence[str] = ()
+    """A graph's stream modes, or ``events``; empty for tokens, tool calls and results."""
+    config: dict[str, Any] = {}
+    """For a runnable: ``tags``, ``metadata``, ``configurable``, ``recursion_limit``."""
     response: dict[str, Any] | None = None
     """The body of a request to OpenAI's Responses, for that source: its ``input`` is a list of items,
     with those of earlier turns; without ``stream``, ``store`` and ``previous_response_id``."""

@@ -63,4 +63,4 @@ def test_a_format_is_made_anew_each_time(name: str) -> None:
     )
 
     assert one is not other
-    assert one.media_type in ("text/event-stream", "application/x-ndjson")
+    assert one.media_type in ("text/event-stream", "application/x-ndjson", "application/json")
