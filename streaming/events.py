@@ -49,6 +49,8 @@ class Start(_Event, frozen=True, tag="start"):
     model: str
     created: int
     """Seconds since 1970, for display."""
+    continues: str = ""
+    """The stream whose text this one goes on with."""
 
 
 class Status(_Event, frozen=True, tag="status"):

@@ -10,7 +10,7 @@ import gevent
 import msgspec
 
 from streaming.audience import Audience
-from streaming.errors import ErrorInfo, StreamingError
+from streaming.errors import ErrorInfo, InvalidRequest, StreamingError
 from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (
     START,
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 3.0
 """How long an owner may take to cancel a run, before the canceller ends it itself."""
+CONTINUE = "Your answer was cut off. Go on exactly where it stopped, without repeating anything."
 ATTENDING_SECONDS = 86_400.0
 TOMBSTONE_SECONDS = 86_400.0
 
@@ -53,6 +54,8 @@ class Order(msgspec.Struct, frozen=True):
     key: str | None = None
     fingerprint: str = ""
     request_id: str | None = None
+    continues: str = ""
+    """The stream whose text is to be gone on with."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -122,12 +125,14 @@ class Streams:
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.
 
-        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch` and `Overloaded`.
+        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch` and
+        `Overloaded`; for a stream to continue as `Reader`.
         """
         source = self._load_source(order.source)
+        prompt = self._continuing(order.prompt, order.continues) if order.continues else order.prompt
         stream_id = new_stream_id(self._log.store_id)
         first = [
-            encode(Start(stream_id, order.source, order.prompt.model, int(time.time()))),
+            encode(Start(stream_id, order.source, prompt.model, int(time.time()), order.continues)),
             encode(Status("connecting", 0)),
         ]
         asked = msgspec.json.encode(order.asked)
@@ -140,7 +145,7 @@ class Streams:
                 Claim(stream_id, gen=1),
                 len(first),
                 source,
-                order.prompt,
+                prompt,
                 order.on_disconnect,
                 order.timeout_seconds,
                 order.request_id,
@@ -150,6 +155,17 @@ class Streams:
             extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
         )
         return Started(stream_id, replayed=False)
+
+    def _continuing(self, prompt: Prompt, stream_id: str) -> Prompt:
+        said = self.snapshot(stream_id)
+        if said.state == "running":
+            raise InvalidRequest(
+                "continues: that stream is still running", code="running", param="continues", status=409
+            )
+        if not said.text:
+            return prompt
+        before = [{"role": "assistant", "content": said.text}, {"role": "user", "content": CONTINUE}]
+        return msgspec.structs.replace(prompt, messages=[*prompt.messages, *before])
 
     def find(self, key: str) -> str | None:
         """Return the id of the stream that was started under ``key``."""

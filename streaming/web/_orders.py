@@ -60,6 +60,7 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
     on_disconnect: Literal["grace", "cancel", "continue"] = "grace"
     message_id: str | None = None
     timeout_seconds: float | None = None
+    continues: str | None = None
 
 
 def from_body(request: Request, settings: Settings) -> Order:
@@ -133,6 +134,7 @@ def _order(create: Create, key: str | None, settings: Settings) -> Order:
         key=key,
         fingerprint=hashlib.sha256(canonical).hexdigest(),
         request_id=_errors.request_id(),
+        continues=create.continues or "",
     )
 
 

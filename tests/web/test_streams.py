@@ -10,6 +10,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from streaming import producer
+from streaming.errors import UpstreamTruncated
 from streaming.eventlogs import new_stream_id
 from streaming.events import Cursor, Done, Reasoning, Token, Usage
 from tests.doubles import (
@@ -711,6 +712,41 @@ def test_a_worker_that_stops_refuses_and_lets_its_readers_go(compose: Compose) -
         "shutdown",
     )
     assert last["error"]["retryable"] is True
+
+
+# Going on with a text that was cut off
+
+
+def test_a_text_that_was_cut_off_is_gone_on_with(compose: Compose) -> None:
+    source = ScriptedSource([Token("half an ans")], UpstreamTruncated("cut off"))
+    service = compose(source)
+    cut_off = service.create(prompt="why?")
+    eventually(lambda: service.snapshot(cut_off)["state"] == "failed")
+    source._steps = ([Token("wer")], [Done("stop")])
+
+    stream_id = service.create(prompt="why?", continues=cut_off)
+
+    eventually(lambda: service.snapshot(stream_id)["state"] == "completed")
+    asked = source.prompts[-1].messages
+    assert [message["role"] for message in asked] == ["user", "assistant", "user"]
+    assert asked[1]["content"] == "half an ans"
+    start = json.loads(service.follow(f"/streams/{stream_id}")[0].data)
+    assert start["continues"] == cut_off
+    assert service.snapshot(stream_id)["text"] == "wer"
+
+
+def test_only_what_has_ended_is_gone_on_with(compose: Compose) -> None:
+    gate = Gate()
+    service = compose(ScriptedSource([Token("a")], gate, [Done("stop")]))
+    running = service.create()
+    for continues, status, code in (
+        (running, 409, "running"),
+        ("st_unknown", 404, "not_found"),
+        (new_stream_id("abcdefgh"), 410, "stream_lost"),
+    ):
+        refused = service.client.post("/streams", json={"prompt": "why?", "continues": continues})
+        assert (refused.status_code, refused.json["error"]["code"]) == (status, code)
+    gate.open()
 
 
 # Connections that are closed before the end
