@@ -1,7 +1,8 @@
 """Settings: read from the environment once, checked at start, then passed as values.
 
-The name of a field in capitals is the name of its variable. A value that
-cannot be used stops the start with a sentence that names the variable.
+The name of a field in capitals is the name of its variable; only the catalogue
+is read from the file that ``UPSTREAMS`` names. A value that cannot be used
+stops the start with a sentence that names the variable, or the place in the file.
 """
 
 import math
@@ -11,6 +12,14 @@ from typing import Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from streaming.errors import SettingsError
+from streaming.upstreams import (
+    ModelSettings,
+    UpstreamSettings,
+    check_base_url,
+    check_key,
+    check_url,
+    read_models,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,13 @@ class Settings:
     model: str = ""
     """The model of a request that names none; the first of ``MODELS`` where that is given."""
     models: tuple[str, ...] = ()
-    """What a request may name. Empty: whatever the upstream knows."""
+    """What a request may name. Empty: whatever the upstream knows. With a catalogue: its models."""
+    upstreams: str = ""
+    """The path of a TOML file with several upstreams and models, instead of the one above."""
+    catalogue: tuple[ModelSettings, ...] = ()
+    """The models of that file, in its order."""
+    upstream_responses: Literal["auto", "yes", "no"] = "auto"
+    """Whether the one upstream speaks OpenAI's Responses; ``auto``: found out by asking."""
     upstream_proxy: str = field(default="", repr=False)
     upstream_retries: int = 2
     """At most so many, and only before any of the answer was shown."""
@@ -81,17 +96,45 @@ class Settings:
                 }
                 if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
                     raise SettingsError(f"{f.name.upper()}: {value} is not a number above 0")
-        for name in ("openai_base_url", "upstream_proxy"):
-            if url := getattr(self, name):
-                _check_url(name.upper(), url)
+        if self.openai_base_url:
+            check_base_url("OPENAI_BASE_URL", self.openai_base_url, "OPENAI_API_KEY")
+        if self.upstream_proxy:
+            check_url("UPSTREAM_PROXY", self.upstream_proxy)
+        check_key("OPENAI_API_KEY", self.openai_api_key)
         if self.port > 65535:
             raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
+        if self.catalogue:
+            names = tuple(model.name for model in self.catalogue)
+            if self.models not in ((), names):
+                raise SettingsError("MODELS: leave it out, the models are those of the file in UPSTREAMS")
+            object.__setattr__(self, "models", names)
         if self.models and self.model and self.model not in self.models:
-            raise SettingsError(f"MODEL: {self.model!r} is not one of MODELS")
+            known = f"the models of {self.upstreams}" if self.catalogue else "MODELS"
+            raise SettingsError(f"MODEL: {self.model!r} is not one of {known}")
 
     @property
     def is_demo(self) -> bool:
-        return not self.openai_api_key and not self.openai_base_url
+        return not self.openai_api_key and not self.openai_base_url and not self.catalogue
+
+    @property
+    def upstream(self) -> UpstreamSettings:
+        """The one upstream where there is no catalogue."""
+        return UpstreamSettings(
+            "demo" if self.is_demo else "default",
+            self.openai_base_url,
+            self.openai_api_key,
+            # The demo model has chat completions only.
+            False if self.is_demo else {"auto": None, "yes": True, "no": False}[self.upstream_responses],
+        )
+
+    @property
+    def upstreams_shown(self) -> str:
+        """Where the models are, for people."""
+        if self.is_demo:
+            return "in this process"
+        asked = {model.upstream.name: model.upstream for model in self.catalogue}
+        urls = [upstream.base_url for upstream in asked.values()] or [self.openai_base_url]
+        return ", ".join(url or "https://api.openai.com/v1" for url in urls)
 
     @property
     def eventlog_url_shown(self) -> str:
@@ -109,24 +152,26 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read every field from the variable that bears its name. Raises `SettingsError`.
+        """Read every field from the variable that bears its name, and the file in ``UPSTREAMS``.
 
-        An empty variable counts as not set.
+        An empty variable counts as not set. Raises `SettingsError`.
         """
         given: dict[str, Any] = {}
         for f in fields(cls):
             text = environ.get(f.name.upper(), "").strip()
-            if text:
+            if text and f.name != "catalogue":
                 given[f.name] = _parse(f.name.upper(), text, f.type)
+        if path := given.get("upstreams"):
+            given["catalogue"] = read_models(path, environ)
         return cls(**given)
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
     if get_origin(kind) is Literal:
-        choices = get_args(kind)
+        choices = {choice.upper(): choice for choice in get_args(kind)}
         if text.upper() not in choices:
-            raise SettingsError(f"{name}: {text!r} is not one of {', '.join(choices)}")
-        return text.upper()
+            raise SettingsError(f"{name}: {text!r} is not one of {', '.join(choices.values())}")
+        return choices[text.upper()]
     if kind is bool:
         if text.lower() not in _BOOLEANS:
             raise SettingsError(f"{name}: {text!r} is neither true nor false")
@@ -140,18 +185,6 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if kind is not str:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
-
-
-def _check_url(name: str, url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        known = False
-    if not known:
-        raise SettingsError(f"{name}: {url!r} is not a URL such as http://127.0.0.1:11434/v1")
-    if name == "OPENAI_BASE_URL" and (parts.username or parts.password):
-        raise SettingsError(f"{name}: put the key in OPENAI_API_KEY, not in the URL")
 
 
 _BOOLEANS = {

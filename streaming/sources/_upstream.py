@@ -1,4 +1,4 @@
-"""The one client to the upstream: its transport, time-outs, and what its errors mean here."""
+"""The client to an upstream: its transport, time-outs, and what its errors mean here."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,9 @@ from streaming.errors import (
 from streaming.settings import Settings
 from streaming.sources._demo import DemoTransport
 from streaming.sources._http1 import HTTP1Transport
+from streaming.upstreams import UpstreamSettings
 
+HEADERS = {"Accept-Encoding": "identity"}
 MAX_ERROR_BODY_BYTES = 64 * 1024
 LONGEST_RETRY_AFTER_SECONDS = 10.0
 # The upstream's codes that a caller can act on. Everything else it says may quote a key.
@@ -32,19 +34,19 @@ REJECTION_CODES = frozenset(
 )
 
 
-def create_client(settings: Settings) -> openai.OpenAI:
+def create_client(upstream: UpstreamSettings, settings: Settings) -> openai.OpenAI:
     """Return a client that never retries by itself and never follows a redirect."""
     if settings.is_demo:
         transport: httpx2.BaseTransport = DemoTransport(settings.demo_tokens_per_second)
-    elif settings.upstream_proxy:
+    elif settings.upstream_proxy and upstream.behind_proxy:
         transport = httpx2.HTTPTransport(proxy=settings.upstream_proxy)
     else:
         transport = HTTP1Transport()
-    return openai.OpenAI(
-        api_key=settings.openai_api_key or "none",
-        base_url=settings.openai_base_url or None,
+    client = openai.OpenAI(
+        api_key=upstream.key or "none",
+        base_url=upstream.base_url or None,
         max_retries=0,
-        default_headers={"Accept-Encoding": "identity"},
+        default_headers=HEADERS,
         http_client=openai.DefaultHttpx2Client(
             transport=ScopedTransport(transport),
             follow_redirects=False,
@@ -53,6 +55,11 @@ def create_client(settings: Settings) -> openai.OpenAI:
             timeout=httpx2.Timeout(None, connect=settings.connect_timeout_seconds),
         ),
     )
+    if settings.catalogue:
+        # The SDK finds these in OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and others: one account's, sent to all.
+        client.organization = client.project = client.admin_api_key = None
+        client._custom_headers = HEADERS
+    return client
 
 
 class ScopedTransport(httpx2.BaseTransport):

@@ -5,71 +5,52 @@ because its own reader ends silently when an answer is cut off.
 """
 
 import math
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import httpx2
 import msgspec
 import openai
-from openai.resources.chat.completions.completions import CompletionsWithStreamingResponse
 
 from streaming import scope, sse
 from streaming.errors import UpstreamBadResponse, UpstreamFailure, UpstreamTimeout, UpstreamTruncated
 from streaming.events import Chunk, Done, Event, Status
 from streaming.settings import Settings
-from streaming.sources import Batches, Prompt, Source, _upstream
+from streaming.sources import Batches, Prompt, Source, _attempts, _upstream
 from streaming.sources._chunks import ChunkReader, parse
+from streaming.sources._routes import Route, Routes, routes_of
 
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_WHOLE_ANSWER_BYTES = 8 * 1024 * 1024
 # What comes after [DONE] only matters for keeping the connection.
 AFTER_DONE_SECONDS = 0.5
-RETRIES_WITHIN_SECONDS = 20.0
 OWN_PARAMETERS = frozenset({"stream", "stream_options", "messages", "model"})
 
 
 class ChatSource:
     """See `Source`."""
 
-    def __init__(self, client: openai.OpenAI, settings: Settings) -> None:
-        self._completions = client.chat.completions.with_streaming_response
+    def __init__(self, routes: Routes, settings: Settings) -> None:
+        self._routes = routes
         self._settings = settings
 
     def events(self, prompt: Prompt) -> Batches:
-        started = time.monotonic()
-        retries_left = self._settings.upstream_retries
-        pause = 0.1
-        while True:
-            attempt = _Attempt(self._settings, started)
-            try:
-                yield from attempt.events(self._completions, prompt)
-                return
-            except scope.Stopped as stop:
-                if not isinstance(stop.error, UpstreamFailure) or scope.current().stopped:
-                    raise
-                failure = stop.error
-            except UpstreamFailure as error:
-                failure = error
-            late = time.monotonic() - started > RETRIES_WITHIN_SECONDS
-            if attempt.said_something or not failure.may_retry or not retries_left or late:
-                raise failure
-            retries_left -= 1
-            yield [attempt.status("retrying")]
-            scope.current().sleep(max(failure.retry_after_seconds or 0.0, pause * random.uniform(0.5, 1.5)))
-            pause *= 3
+        routes = self._routes.of(prompt.model)
+        return _attempts.answer(
+            routes, prompt, self._settings, lambda began: ChatAttempt(self._settings, began)
+        )
 
 
-class _Attempt:
-    """One request to the upstream."""
+class ChatAttempt:
+    """See `_attempts.Attempt`: one request for a chat completion."""
 
-    def __init__(self, settings: Settings, started: float) -> None:
+    def __init__(self, settings: Settings, began: float) -> None:
         self.said_something = False
         """Some of the answer was shown, so that the request can't be made again."""
         self._settings = settings
-        self._started = started
+        self._began = began
         self._first_token_by = math.inf
         self._no_first_token = UpstreamTimeout(
             f"the model did not begin to answer in {settings.first_token_timeout_seconds:g} seconds",
@@ -83,15 +64,15 @@ class _Attempt:
         self._done = False
         self._chunks = ChunkReader()
 
-    def status(self, status: Literal["thinking", "retrying"]) -> Status:
-        return Status(status, int((time.monotonic() - self._started) * 1000))
+    def status(self, status: _attempts.Doing, model: str = "") -> Status:
+        return Status(status, int((time.monotonic() - self._began) * 1000), model)
 
-    def events(self, completions: CompletionsWithStreamingResponse, prompt: Prompt) -> Batches:
+    def events(self, route: Route, prompt: Prompt) -> Batches:
         run = scope.current()
         seconds = self._settings.first_token_timeout_seconds
         self._first_token_by = time.monotonic() + seconds
         run.expect(seconds, self._no_first_token)
-        with self._open(completions, prompt) as response:
+        with self._open(route, prompt) as response:
             yield [self.status("thinking")]
             if _media_type(response) == "application/json":
                 yield self._whole_answer(response)
@@ -99,15 +80,13 @@ class _Attempt:
                 yield from self._stream(response, run)
 
     @contextmanager
-    def _open(
-        self, completions: CompletionsWithStreamingResponse, prompt: Prompt
-    ) -> Iterator[httpx2.Response]:
+    def _open(self, route: Route, prompt: Prompt) -> Iterator[httpx2.Response]:
         try:
-            request = completions.create(
-                model=prompt.model,
+            request = route.client.chat.completions.with_streaming_response.create(
+                model=route.model,
                 messages=cast(Any, prompt.messages),
                 stream=True,
-                stream_options={"include_usage": True},
+                stream_options=_stream_options(prompt.params),
                 extra_body={name: v for name, v in prompt.params.items() if name not in OWN_PARAMETERS},
             )
             with request as answer:
@@ -232,6 +211,12 @@ class _Attempt:
         return events
 
 
+def _stream_options(params: dict[str, Any]) -> Any:
+    """Return the caller's; the usage is always asked for, whether the caller is told of it or not."""
+    given = params.get("stream_options")
+    return {**(given if isinstance(given, dict) else {}), "include_usage": True}
+
+
 def _is_preface(event: Event) -> bool:
     """Say whether the event is only a role, or a filter's verdict: many servers send it at once."""
     return isinstance(event, Chunk) and not (event.extra and (event.extra.delta or event.extra.choice))
@@ -252,4 +237,7 @@ def _check_head(response: httpx2.Response) -> None:
 
 
 def create(settings: Settings) -> Source:
-    return ChatSource(_upstream.create_client(settings), settings)
+    routes = routes_of(settings)
+    # Made now: the first run should not wait for it, nor the loop meanwhile.
+    _ = routes.of(settings.default_model)[0].client.chat.completions.with_streaming_response
+    return ChatSource(routes, settings)
