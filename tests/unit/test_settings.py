@@ -10,6 +10,7 @@ from app import create_app
 from streaming.errors import SettingsError
 from streaming.settings import Settings
 
+VARIABLES = [f.name.upper() for f in fields(Settings) if f.name != "catalogue"]
 NUMBERS = [f.name for f in fields(Settings) if f.type in (int, float)]
 WHOLE = [f.name for f in fields(Settings) if f.type is int]
 MAY_BE_ZERO = {"upstream_retries", "disconnect_grace_seconds", "demo_tokens_per_second", "drain_seconds"}
@@ -44,7 +45,9 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
     values: dict[str, Any] = {}
     environ: dict[str, str] = {}
     special: dict[str, Any] = {
+        "openai_api_key": "some-key",
         "openai_base_url": "http://127.0.0.1:11434/v1",
+        "upstream_responses": "yes",
         "upstream_proxy": "http://127.0.0.1:3128",
         "eventlog_url": "sqlite:////var/lib/streams.db",
         "sqlite_synchronous": "FULL",
@@ -53,6 +56,8 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "models": ("m-1", "m-2"),
     }
     for f in fields(Settings):
+        if f.name in ("upstreams", "catalogue"):
+            continue  # the path of a file, and what is in it: see test_upstreams.py
         if f.name in special:
             values[f.name] = special[f.name]
         elif f.type is bool:
@@ -75,7 +80,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
     assert settings.default_model == "m-2"
 
 
-@pytest.mark.parametrize("name", [f.name.upper() for f in fields(Settings)])
+@pytest.mark.parametrize("name", VARIABLES)
 def test_an_empty_variable_counts_as_not_set(name: str) -> None:
     assert Settings.from_environ({name: ""}) == Settings.from_environ({name: "  "}) == Settings()
 
@@ -121,6 +126,10 @@ def test_what_is_counted_is_whole(name: str, bad: str) -> None:
         ("OPENAI_BASE_URL", "http://[::1/v1"),
         ("OPENAI_BASE_URL", "http://host:99999/v1"),
         ("OPENAI_BASE_URL", "http://host:port/v1"),
+        ("OPENAI_BASE_URL", "https://host/v1?version=1"),
+        ("OPENAI_BASE_URL", "https://host/v1#part"),
+        ("UPSTREAM_RESPONSES", "perhaps"),
+        ("UPSTREAM_RESPONSES", "true"),
         ("UPSTREAM_PROXY", "nonsense"),
         ("UPSTREAM_PROXY", "ftp://proxy"),
         ("UPSTREAM_PROXY", "http://"),
@@ -131,9 +140,42 @@ def test_a_bad_value_is_refused_by_name(name: str, bad: str) -> None:
     refused(**{name: bad})
 
 
-def test_a_key_in_the_url_is_refused_and_not_repeated() -> None:
-    for url in ("https://sk-123@host/v1", "https://user:sk-123@host/v1"):
-        assert "sk-123" not in refused(OPENAI_BASE_URL=url)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://sk-123@host/v1",
+        "https://user:sk-123@host/v1",
+        "https://host/v1?key=sk-123",
+        "https://host/v1#sk-123",
+        "https:sk-123@host",
+        "sk-123@host",
+        "ftp://sk-123@host/v1",
+        "https://sk-123@host:port/v1",
+    ],
+)
+def test_a_key_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+    assert "sk-123" not in refused(OPENAI_BASE_URL=url)
+
+
+@pytest.mark.parametrize("url", ["ftp://user:pa55@proxy", "user:pa55@proxy:3128"])
+def test_the_password_of_a_proxy_is_not_repeated(url: str) -> None:
+    assert "pa55" not in refused(UPSTREAM_PROXY=url)
+
+
+@pytest.mark.parametrize("key", ["sk 123", "sk-123\nHost: elsewhere", "sk-12\u00e9", "\u201csk-123\u201d"])
+def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_repeated(key: str) -> None:
+    assert "sk" not in refused(OPENAI_API_KEY=key)
+
+
+def test_whether_the_one_upstream_speaks_responses_can_be_said() -> None:
+    def said(**environ: str) -> bool | None:
+        return read(OPENAI_API_KEY="k", **environ).upstream.speaks_responses
+
+    assert said() is None
+    assert said(UPSTREAM_RESPONSES="auto") is None
+    assert said(UPSTREAM_RESPONSES="YES") is True
+    assert said(UPSTREAM_RESPONSES="no") is False
+    assert read(UPSTREAM_RESPONSES="yes").upstream.speaks_responses is False  # the demo model
 
 
 @pytest.mark.parametrize("name", ["RETRY_AMBIGUOUS"])
@@ -175,6 +217,7 @@ def test_no_repr_shows_the_key() -> None:
 
     assert "sk-123" not in repr(settings)
     assert "sk-123" not in str(settings)
+    assert "sk-123" not in repr(settings.upstream)
     assert "pa55" not in repr(settings)
     assert "pa55" not in settings.eventlog_url_shown
     assert "host" in settings.eventlog_url_shown
