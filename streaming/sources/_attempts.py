@@ -94,11 +94,13 @@ def _ask(
             yield from request.events(route, prompt)
             return None
         except scope.Stopped as stop:
-            if not isinstance(stop.error, UpstreamFailure) or run.stopped:
+            if not isinstance(stop.error, UpstreamFailure):
                 raise
             failure = stop.error
         except UpstreamFailure as error:
             failure = error
+        if run.stopped:  # while it failed: nobody is to be asked any more
+            raise run.stopped
         run.relax()  # what was expected of this request is not of the wait for the next
         if request.said_something:
             raise failure

@@ -9,7 +9,8 @@ message, between ``<<`` and ``>>``::
 Keys of every play: ``token`` (the request is logged under it), ``attempts_fail``
 (only the first N requests of the token get the play, later ones ``ok``),
 ``headers_ms``, ``first_ms``, ``pace_ms`` (waits), ``tokens``, ``fill`` (pads each
-token to so many characters), ``text`` with ``pieces`` (that text instead of
+token to so many characters), ``for`` (other keys for a request that names that
+model: ``{"for": {"m": {"play": "hang"}}}``), ``text`` with ``pieces`` (that text instead of
 tokens), ``stamp`` (each token is ``@<index>:<CLOCK_MONOTONIC ns>@ ``),
 ``raw_chunks`` (those objects, or strings, as they are), ``ascii`` (``\\u`` escapes),
 ``newline``, ``bom``, ``space``, ``multiline``, ``noise`` (how events are written),
@@ -61,7 +62,8 @@ def script_of(body: dict[str, Any]) -> Script:
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content)
     start, end = (content or "").find("<<"), (content or "").rfind(">>")
-    return json.loads(content[start + 2 : end]) if 0 <= start < end else {}
+    script = json.loads(content[start + 2 : end]) if 0 <= start < end else {}
+    return {**script, **script.get("for", {}).get(body.get("model"), {})}
 
 
 def contents(script: Script) -> list[str]:
@@ -95,7 +97,7 @@ class Entry:
     token: str
     connection: int
     body: dict[str, Any]
-    authorization: str
+    headers: dict[str, str]
     t_received: float
     play: str = ""
     t_headers_sent: float | None = None
@@ -106,9 +108,14 @@ class Entry:
     finished: bool = False
     sent: list[str] = field(default_factory=list)
 
+    @property
+    def authorization(self) -> str:
+        return self.headers.get("authorization", "")
+
     def report(self) -> dict[str, Any]:
         """Return the entry as ``GET /log`` shows it."""
         shown = {name: value for name, value in vars(self).items() if name != "sent"}
+        shown["authorization"] = self.authorization
         return {**shown, "sent_text": "".join(self.sent), "sent_tokens": len(self.sent)}
 
 
@@ -249,7 +256,7 @@ class Server:
         script = script_of(body)
         self._requests += 1
         token = str(script.get("token", self._requests))
-        entry = Entry(token, connection.number, body, request.headers.get("authorization", ""), received)
+        entry = Entry(token, connection.number, body, request.headers, received)
         entries = self._log[token]
         entries.append(entry)
         connection.entries.append(entry)

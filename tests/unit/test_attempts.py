@@ -72,6 +72,8 @@ class ScriptedAttempt:
                     raise step
                 if isinstance(step, Gate):
                     step.wait()
+                elif callable(step):
+                    step()
                 else:
                     assert isinstance(step, list)
                     self.said_something = True
@@ -306,6 +308,19 @@ def test_a_cancel_ends_the_wait_before_asking_again(run: Scope) -> None:
     assert stopped_in(script, run, "a", "b").error is None
     assert time.monotonic() - began < 1.5
     assert script.asked == ["a"]
+
+
+@pytest.mark.parametrize("failure", [LASTS, PASSES, scope.Stopped(PASSES)], ids=["lasts", "passes", "late"])
+def test_a_cancel_that_comes_with_a_fault_is_a_cancel(run: Scope, failure: BaseException) -> None:
+    script = Script(a=[[lambda: run.stop(None), failure]], b=[says("no")])
+    heard: list[Event] = []
+
+    with pytest.raises(scope.Stopped) as stop:
+        for batch in _attempts.answer(routes_to("a", "b"), PROMPT, SETTINGS, script):
+            heard += batch
+
+    assert stop.value is run.stopped
+    assert heard == []
 
 
 def test_a_time_out_of_a_request_goes_on_to_the_next(run: Scope) -> None:
