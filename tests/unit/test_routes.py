@@ -1,5 +1,10 @@
 """Routes lead from a model's name to its upstream, then to its fallbacks; clients are shared by upstream."""
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import openai
 import pytest
 
 from streaming.errors import InvalidRequest
@@ -102,3 +107,40 @@ def test_each_upstream_gets_its_own_key_and_nothing_the_sdk_finds_in_the_environ
 def test_sources_of_one_service_share_their_routes() -> None:
     assert routes_of(Settings(catalogue=CATALOGUE)) is routes_of(SEVERAL)
     assert routes_of(Settings(catalogue=CATALOGUE[1:2])) is not routes_of(SEVERAL)
+
+
+class _Models(BaseHTTPRequestHandler):
+    """Has no models; whoever speaks to it as to a proxy names the host in the first line."""
+
+    def do_GET(self) -> None:
+        body = b'{"object": "list", "data": []}'
+        self.send_response(200 if self.path == "/v1/models" else 400)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Models) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_upstream_can_be_reached_past_the_proxy(server: str) -> None:
+    def client(behind_proxy: bool) -> openai.OpenAI:
+        upstream = UpstreamSettings("u", f"{server}/v1", behind_proxy=behind_proxy)
+        settings = Settings(catalogue=(ModelSettings("m", upstream, "m"),), upstream_proxy=server)
+        return Routes(settings).all()[0].client
+
+    with client(behind_proxy=False) as past:
+        assert past.models.list().data == []
+    with client(behind_proxy=True) as through, pytest.raises(openai.BadRequestError):
+        through.models.list()

@@ -9,7 +9,9 @@ from streaming.errors import SettingsError
 from streaming.settings import Settings
 from streaming.upstreams import ModelSettings, UpstreamSettings
 
-EXAMPLE = Path(__file__).parents[2] / "upstreams.example.toml"
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = (REPOSITORY / "upstreams.example.toml").read_text()
+README = (REPOSITORY / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
 SECRET = "sk-s3cret"
 
 GOOD = """
@@ -68,8 +70,9 @@ def test_a_file_is_read_in_its_order(file: Path) -> None:
     assert settings.upstreams_shown == "https://models.example/v1, http://127.0.0.1:1111/v1"
 
 
-def test_the_example_is_right() -> None:
-    settings = Settings.from_environ({"UPSTREAMS": str(EXAMPLE), "OPENAI_API_KEY": SECRET})
+@pytest.mark.parametrize("example", [EXAMPLE, README], ids=["file", "readme"])
+def test_the_examples_are_right(file: Path, example: str) -> None:
+    settings = read(file, example, OPENAI_API_KEY=SECRET)
 
     assert settings.models == ("gpt-5-mini", "small")
     assert settings.catalogue[0].upstream.key == SECRET
