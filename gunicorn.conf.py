@@ -54,10 +54,9 @@ def worker_exit(server, worker):
 def when_ready(server):
     """Say in a few lines what was started."""
     urls = [a if isinstance(a, str) else f"http://{a[0]}:{a[1]}" for a in server.address]
-    model, upstream = _settings.default_model, _settings.openai_base_url or "https://api.openai.com/v1"
+    model, upstream = _settings.default_model, _settings.upstreams_shown
     if _settings.is_demo:
         model = "demo model: no AI, no key (set OPENAI_API_KEY for a real one)"
-        upstream = "in this process"
     lines = {
         "Sluice": ", ".join(urls).replace("0.0.0.0", "localhost"),
         "model": model,
