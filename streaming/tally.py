@@ -55,16 +55,25 @@ class Tally:
         if self._started is None:
             return None
         elapsed = time.monotonic() - self._started
-        count = usage.get("completion_tokens") if usage else None
-        tokens = count if isinstance(count, int) else self._tokens
+        count = _said_tokens(usage or {})
+        tokens = self._tokens if count is None else count
         writing = elapsed - (self._first_token_ms or 0) / 1000
         return Metrics(
             tokens,
             round(elapsed, 3),
             round((tokens - 1) / writing, 1) if tokens > 1 and writing >= SHORTEST_RATE_SECONDS else None,
             self._first_token_ms,
-            estimated=not isinstance(count, int),
+            estimated=count is None,
         )
 
     def text_sha256(self) -> str:
         return self._text.hexdigest()
+
+
+def _said_tokens(usage: dict[str, object]) -> int | None:
+    """Return the upstream's count: chat completions and Responses have each their name for it."""
+    for name in ("completion_tokens", "output_tokens"):
+        count = usage.get(name)
+        if type(count) is int:  # true is no count
+            return count
+    return None

@@ -1,0 +1,185 @@
+"""One request to an upstream and the stream that answers it, whatever dialect it is in.
+
+The SDK makes the request; the bytes of the answer are read here, in blocks,
+because its own readers end silently when an answer is cut off. What the bytes
+mean is the dialect's to say; when they are late, too many or too few, is said here.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import httpx2
+import openai
+
+from streaming import scope, sse
+from streaming.errors import UpstreamBadResponse, UpstreamFailure, UpstreamTimeout, UpstreamTruncated
+from streaming.events import Event
+from streaming.settings import Settings
+from streaming.sources import Batches, _upstream
+from streaming.sources._chunks import parse
+
+MAX_WHOLE_ANSWER_BYTES = 8 * 1024 * 1024
+# What comes after the end of the answer only matters for keeping the connection.
+AFTER_END_SECONDS = 0.5
+
+
+class Dialect(Protocol):
+    """What one answer's bytes mean."""
+
+    max_event_bytes: int
+    ended: bool
+    """The upstream said that the answer is complete."""
+
+    def read(self, data: bytes) -> list[Event]:
+        """Return the events of one event. Raises the failure it tells or is."""
+        ...
+
+    def read_whole(self, answer: dict[str, Any], odd: bool) -> list[Event]:
+        """Return the events of an answer that came as one JSON object; ``odd`` as `parse` says."""
+        ...
+
+    def is_preface(self, event: Event) -> bool:
+        """Say whether an event may come before the upstream has begun to answer."""
+        ...
+
+
+class Exchange:
+    """One request; its deadlines are told to the run's scope."""
+
+    def __init__(self, dialect: Dialect, settings: Settings) -> None:
+        self.said_something = False
+        """Some of the answer was shown, so that the request can't be made again."""
+        self._dialect = dialect
+        self._settings = settings
+        self._first_token_by = math.inf
+        self._no_first_token = UpstreamTimeout(
+            f"the model did not begin to answer in {settings.first_token_timeout_seconds:g} seconds",
+            code="first_token",
+            may_retry=settings.retry_ambiguous,
+        )
+        self._silent = UpstreamTimeout(
+            f"the model was silent for {settings.idle_timeout_seconds:g} seconds", code="idle", may_retry=True
+        )
+        self._preface: list[Event] = []
+
+    def events(self, request: AbstractContextManager[httpx2.Response], on_answer: list[Event]) -> Batches:
+        """Yield the events of the answer to ``request``, which is made by entering it.
+
+        ``on_answer`` is told as soon as there is an answer that can be read.
+        """
+        run = scope.current()
+        seconds = self._settings.first_token_timeout_seconds
+        self._first_token_by = time.monotonic() + seconds
+        run.expect(seconds, self._no_first_token)
+        with self._failures(), request as response:
+            _check_head(response)
+            yield on_answer
+            if _media_type(response) == "application/json":
+                yield self._whole_answer(response)
+            else:
+                yield from self._stream(response, run)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (openai.OpenAIError, httpx2.HTTPError) as error:
+            failure = _upstream.failure_of(error)
+            if self._settings.retry_ambiguous and failure.status in (502, 504):
+                failure.may_retry = True
+            raise failure from None
+
+    def _stream(self, response: httpx2.Response, run: scope.Scope) -> Batches:
+        decoder = sse.Decoder(self._dialect.max_event_bytes)
+        lines = 0
+        self._expect_more(run)
+        for block in self._blocks(response):
+            if self._dialect.ended:
+                continue  # read to its end, so that the connection is kept
+            found = decoder.feed(block)
+            events: list[Event] = []
+            try:
+                self._read(found, events)
+                if decoder.too_long:
+                    raise UpstreamBadResponse("the model sent too long a line", code="too_large")
+            except UpstreamFailure:
+                if events:
+                    yield events  # what came before the fault is shown
+                raise
+            if events:
+                yield events
+            if self._dialect.ended:
+                run.expect(AFTER_END_SECONDS, UpstreamTimeout("nothing came after the end"))
+            elif decoder.lines > lines:
+                lines = decoder.lines
+                self._expect_more(run)
+        if not self._dialect.ended:
+            raise truncated()
+
+    def _expect_more(self, run: scope.Scope) -> None:
+        """Give the upstream its time for the next complete line, whatever is in it."""
+        idle_seconds = self._settings.idle_timeout_seconds
+        left = self._first_token_by - time.monotonic()
+        if not self.said_something and left < idle_seconds:
+            run.expect(left, self._no_first_token)
+        else:
+            run.expect(idle_seconds, self._silent)
+
+    def _blocks(self, response: httpx2.Response) -> Iterator[bytes]:
+        try:
+            yield from response.iter_raw()
+        except httpx2.TransportError:
+            if not self._dialect.ended:
+                raise truncated() from None
+            # The answer was complete; only the connection was not ended in order.
+
+    def _read(self, found: list[bytes], events: list[Event]) -> None:
+        """Add the events of ``found`` to ``events``, which holds those before a fault when one is raised."""
+        for data in found:
+            if self._dialect.ended:
+                return
+            if data.strip():
+                self._show(self._dialect.read(data), events)
+
+    def _show(self, read: list[Event], events: list[Event]) -> None:
+        if self.said_something:
+            events += read
+            return
+        # Held back until the answer begins: a request that fails before can be made again.
+        self._preface += read
+        if self._dialect.ended or not all(map(self._dialect.is_preface, read)):
+            self.said_something = True
+            events += self._preface
+            self._preface = []
+
+    def _whole_answer(self, response: httpx2.Response) -> list[Event]:
+        """Take an answer that came as one JSON object although a stream was asked for."""
+        body = bytearray()
+        for block in self._blocks(response):
+            body += block
+            if len(body) > MAX_WHOLE_ANSWER_BYTES:
+                raise UpstreamBadResponse("the model sent too long an answer", code="too_large")
+        events = self._dialect.read_whole(*parse(bytes(body)))
+        self.said_something = True
+        return events
+
+
+def truncated() -> UpstreamTruncated:
+    return UpstreamTruncated("the model's answer was cut off", may_retry=True)
+
+
+def _media_type(response: httpx2.Response) -> str:
+    return response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _check_head(response: httpx2.Response) -> None:
+    """Refuse an answer that cannot hold a stream. Raises `UpstreamBadResponse`."""
+    if response.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UpstreamBadResponse("the model's server compresses its stream", code="encoding")
+    if _media_type(response) not in ("text/event-stream", "application/json"):
+        raise UpstreamBadResponse(
+            "the model's server answers with something else than a stream", code="content_type"
+        )
