@@ -52,10 +52,10 @@ class ResponsesServer(Server):
     async def _response(self, request: Request, connection: Connection) -> None:
         received = time.monotonic()
         body = json.loads(request.body)
-        script = script_of({"messages": body["input"]})
+        script = script_of({**body, "messages": body["input"]})
         self._requests += 1
         token = str(script.get("token", self._requests))
-        entry = Entry(token, connection.number, body, request.headers.get("authorization", ""), received)
+        entry = Entry(token, connection.number, body, request.headers, received)
         self._log[token].append(entry)
         connection.entries.append(entry)
         if len(self._log[token]) > script.get("attempts_fail", sys.maxsize):

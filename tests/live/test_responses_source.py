@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -360,6 +361,49 @@ def test_a_fault_of_the_chat_that_was_asked_instead_is_retried(
 
     assert_ends(played, completes()._replace(requests=2), service)
     assert_ends(cut, truncated_late, service)
+
+
+FILE = """
+[upstreams.speaks]
+base_url = "{speaks}"
+key = "FIRST_KEY"
+[upstreams.chats]
+base_url = "{chats}"
+key = "SECOND_KEY"
+[models.large]
+upstream = "speaks"
+fallbacks = ["small"]
+[models.small]
+upstream = "chats"
+"""
+
+
+@pytest.mark.parametrize("fault", [{"play": "failed"}, {"play": "cut"}, {"play": "silent_thought"}])
+def test_a_fallback_may_speak_another_dialect(
+    start_service: StartService,
+    speaker: ResponsesUpstream,
+    upstream: Upstream,
+    tmp_path: Path,
+    fault: Script,
+) -> None:
+    file = tmp_path / "upstreams.toml"
+    file.write_text(FILE.format(speaks=speaker.base_url, chats=upstream.base_url))
+    keys = {"FIRST_KEY": "sk-first-live-key", "SECOND_KEY": "sk-second-live-key"}
+    more = {"UPSTREAMS": str(file), "MODEL": None, "UPSTREAM_RETRIES": "0", "IDLE_TIMEOUT_SECONDS": "1"}
+    service = start_service(environment={**keys, **more})
+
+    played = play(service, speaker, {"for": {"large": fault}})
+
+    (first,) = played.requests
+    (second,) = upstream.log(first["token"])
+    assert text_of(played.reader.events) == words(TOKENS)
+    assert played.last["type"] == "done"
+    assert [status.get("model") for status in heard(played, "status") if status["status"] == "fallback"] == [
+        "small"
+    ]
+    assert first["authorization"] == "Bearer sk-first-live-key"
+    assert second["authorization"] == "Bearer sk-second-live-key"
+    assert second["body"]["messages"][-1]["role"] == "user"
 
 
 def test_the_demo_model_answers_without_a_key(start_service: StartService) -> None:
