@@ -153,7 +153,7 @@ class Producers:
             seq,
             scope.Scope(time.monotonic() + seconds, late),
             on_disconnect,
-            Tally(),
+            Tally(prompt.model),
             request_id,
         )
         run.tally.start()
@@ -317,7 +317,7 @@ class Producers:
         said = msgspec.structs.replace(
             last,
             done=True,
-            metrics=run.tally.metrics(last.usage),
+            metrics=run.tally.last_metrics(last),
             last_seq=seq,
             text_sha256=run.tally.text_sha256(),
         )
