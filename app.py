@@ -9,6 +9,7 @@ from streaming import plugins
 from streaming.errors import SettingsError
 from streaming.settings import Settings
 from streaming.sources import Source
+from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
 from streaming.web import _errors
 
@@ -32,7 +33,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         return source
 
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
-    streams = Streams(log, load_source, settings)
+    streams = Streams(log, load_source, settings, OpenAIRelay(settings))
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -29,9 +29,10 @@ from streaming.events import (
     encode,
 )
 from streaming.producer import Limits, OnDisconnect, Producers
+from streaming.questions import Questions
 from streaming.reader import Reader
 from streaming.settings import Settings
-from streaming.sources import Prompt, Source
+from streaming.sources import Prompt, Relay, Source
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,13 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Streams:
-    def __init__(self, log: EventLog, load_source: Callable[[str], Source], settings: Settings) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        load_source: Callable[[str], Source],
+        settings: Settings,
+        relay: Relay | None = None,
+    ) -> None:
         self._log = log
         self._load_source = load_source
         self._settings = settings
@@ -110,6 +117,8 @@ class Streams:
                 settings.lease_seconds,
             ),
         )
+        self.questions = Questions(relay, settings.max_streams)
+        """What is asked besides runs."""
         self._expiring = gevent.spawn(self._expire_old)
 
     @property
@@ -266,7 +275,10 @@ class Streams:
         Then let go of the readers that are left, of streams produced elsewhere,
         spread over ``reader_seconds``: they come back to another worker.
         """
+        drained_by = time.monotonic() + run_seconds
+        self.questions.refuse()
         self._producers.shutdown(run_seconds)
+        self.questions.end(drained_by - time.monotonic())
         left = list(self._readers)
         for reader in left:
             reader.leave()

@@ -5,7 +5,7 @@ value of ``source`` in a request.
 """
 
 from collections.abc import Generator, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -47,3 +47,29 @@ class Source(Protocol):
     """
 
     def events(self, prompt: Prompt) -> Batches: ...
+
+
+class Model(Struct, frozen=True):
+    """What a request may name, as OpenAI's API lists it."""
+
+    id: str
+    created: int = 0
+    """Seconds since 1970; 0 where nobody said."""
+    owned_by: str = "sluice"
+    object: Literal["model"] = "model"
+
+
+class Relay(Protocol):
+    """Asks upstreams what is no run: one question, one whole answer, nothing in the log.
+
+    It waits only inside ``scope.current().waiting()``, and raises an `UpstreamFailure`
+    for what it does not get.
+    """
+
+    def models(self) -> list[Model]:
+        """Return what the upstream of the default model says that it has."""
+        ...
+
+    def embed(self, model: str, body: dict[str, Any]) -> bytes:
+        """Return the answer to a request for embeddings: an object in JSON, as the upstream sent it."""
+        ...

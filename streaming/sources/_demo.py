@@ -1,4 +1,4 @@
-"""The built-in demo model: an in-process transport that speaks OpenAI's chat-completions wire.
+"""The built-in demo model: an in-process transport that speaks OpenAI's chat completions and embeddings.
 
 Give it to ``OpenAI(http_client=DefaultHttpx2Client(transport=DemoTransport()))``,
 and to LangChain or the Agents SDK the same way: they run for real, with no key
@@ -17,6 +17,7 @@ import httpx2
 import msgspec
 
 from streaming.sources._demo_completion import Completion, Piece
+from streaming.sources._demo_embeddings import embed
 from streaming.sources._demo_request import BadRequest, read_request
 
 MODEL = "demo"
@@ -155,6 +156,11 @@ def _reply(method: str, path: str, body: bytes) -> _Reply:
         if completion.streamed:
             return _Reply(200, "text/event-stream; charset=utf-8", digest, 0, completion.events())
         return _whole(200, completion.whole(), digest, at_token=completion.length)
+    if method == "POST" and path.endswith("/embeddings"):
+        try:
+            return _whole(200, embed(body), digest)
+        except BadRequest as error:
+            return _error(400, str(error), digest, param=error.param, code=error.code)
     if method == "GET" and path.endswith("/models"):
         return _whole(200, {"object": "list", "data": [_MODEL_CARD]}, digest)
     if method == "GET" and path.endswith(f"/models/{MODEL}"):

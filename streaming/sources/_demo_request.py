@@ -133,7 +133,7 @@ def read_request(body: bytes) -> ChatRequest:
     try:
         request = msgspec.json.decode(body, type=ChatRequest)
     except msgspec.ValidationError as error:
-        raise BadRequest(str(error), param=_param(str(error))) from error
+        raise BadRequest(str(error), param=param_of(str(error))) from error
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end
         raise BadRequest(f"the body is not valid JSON: {error}") from error
     _check_together(request)
@@ -154,12 +154,12 @@ def _check_together(request: ChatRequest) -> None:
         raise BadRequest("missing required parameter", param="response_format.json_schema")
 
 
-def _param(problem: str) -> str | None:
+def param_of(problem: str) -> str | None:
     """Return the field a validation message is about, the way OpenAI names it.
 
-    >>> _param("Expected `str`, got `int` - at `$.messages[0].role`")
+    >>> param_of("Expected `str`, got `int` - at `$.messages[0].role`")
     'messages[0].role'
-    >>> _param("Object missing required field `url` - at `$.messages[0].content[1].image_url`")
+    >>> param_of("Object missing required field `url` - at `$.messages[0].content[1].image_url`")
     'messages[0].content[1].image_url.url'
     """
     at = re.search(r" - at `\$\.?([^`]*)`$", problem)

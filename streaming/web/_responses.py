@@ -199,7 +199,7 @@ def _present(
     environ: Mapping[str, Any], streams: Streams, reader: Reader, settings: Settings
 ) -> Iterator[None]:
     """Follow as a reader that is present until its client goes."""
-    with streams.attending(reader), _noticing(environ, reader.leave, settings):
+    with streams.attending(reader), noticing(environ, reader.leave, settings):
         yield
 
 
@@ -221,7 +221,7 @@ def _line(message: Message) -> bytes:
 
 
 @contextmanager
-def _noticing(environ: Mapping[str, Any], gone: Callable[[], None], settings: Settings) -> Iterator[None]:
+def noticing(environ: Mapping[str, Any], gone: Callable[[], None], settings: Settings) -> Iterator[None]:
     """Call ``gone`` when the client closes its connection, also while nothing is written.
 
     A client that never reads is dropped by the socket's time-out. Does nothing
