@@ -61,9 +61,9 @@ class ChunkWriter:
                 return []
         return [chunk]
 
-    def finish(self, reason: str) -> JSON:
-        """Return a chunk that says why the answer ends, where none of the upstream's did."""
-        return self._chunk(Extra(choice={"finish_reason": reason}))
+    def finish(self, reason: str, index: int) -> JSON:
+        """Return a chunk that says why a choice ends, where none of the upstream's did."""
+        return self._chunk(Extra(choice={"index": index, "finish_reason": reason}))
 
     def _write_first(self, first: JSON, more: bool) -> list[JSON]:
         self._from_chunks = True

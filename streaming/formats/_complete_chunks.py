@@ -8,7 +8,7 @@ in its first fragment its id and type.
 from collections.abc import Iterable
 from typing import Any
 
-from streaming.events import Done, Event, Start, Usage
+from streaming.events import Done, Event, Start
 from streaming.formats._chunks import ChunkWriter
 
 JSON = dict[str, Any]
@@ -21,27 +21,42 @@ class Chunks:
         self._writer = ChunkWriter()
         self._name = ""
         self._head: JSON = {}
-        self._finished = False
-        """A choice has said why it ended."""
-        self._usage: list[JSON] = []
-        """What came before that."""
         self._begun: dict[int, int] = {}
         """Of each choice that has begun, how many tool calls it has so far."""
+        self._finished: set[int] = set()
+        """The choices that have said why they ended."""
+        self._usage: list[JSON] = []
+        """What came before that."""
 
     def of(self, event: Event) -> list[JSON]:
         """Return the chunks that ``event`` completes."""
         match event:
             case Start():
                 self._begin(event)
-            case Usage() if not self._finished:
-                # It belongs behind the finish reason, whatever the source says first.
-                self._usage = self._writer.write(event)
-                return []
-            case Done(reason) if reason != "cancelled" and not self._finished:
-                # Some servers say only [DONE]; clients of this dialect wait for a reason.
-                last = self._writer.finish("stop" if reason == "unknown" else reason)
-                return [self._complete(chunk) for chunk in (last, *self._usage)]
-        return [self._complete(chunk) for chunk in self._writer.write(event)]
+            case Done(reason) if reason != "cancelled":
+                return [*self._finish("stop" if reason == "unknown" else reason), *self._usage]
+        said = []
+        for chunk in map(self._complete, self._writer.write(event)):
+            if not chunk["choices"] and chunk.get("usage") and self._unfinished():
+                # It belongs behind the finish reasons, whatever the source says first.
+                self._usage = [chunk]
+            else:
+                said.append(chunk)
+        return said
+
+    def _finish(self, reason: str) -> list[JSON]:
+        """Say why choices end that have not said so.
+
+        Some servers say only [DONE]; clients of this dialect wait for a reason.
+        ``reason`` is the first choice's.
+        """
+        return [
+            self._complete(self._writer.finish("stop" if index else reason, index))
+            for index in self._unfinished()
+        ]
+
+    def _unfinished(self) -> list[int]:
+        return sorted((self._begun.keys() or {0}) - self._finished)
 
     def _begin(self, start: Start) -> None:
         self._name = start.stream_id.removeprefix("st_")
@@ -69,7 +84,7 @@ class Chunks:
         if isinstance(fragments, list) and all(isinstance(fragment, dict) for fragment in fragments):
             delta = {**delta, "tool_calls": list(self._calls(index, fragments))}
         if choice.get("finish_reason"):
-            self._finished = True
+            self._finished.add(index)
         return {"finish_reason": None, **choice, "index": index, "delta": delta}
 
     def _calls(self, choice: int, fragments: Iterable[JSON]) -> Iterable[JSON]:
