@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, after_this_request
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from streaming.errors import InvalidRequest, StreamingError
+from streaming.errors import InvalidRequest, NotFound, StreamingError
 from streaming.openai_errors import error_object, should_retry
+from streaming.streams import Started
 from streaming.web import _errors
 
 REFUSED = frozenset(
@@ -19,6 +21,7 @@ def create_blueprint(name: str) -> Blueprint:
     """Return a blueprint below ``/v1`` whose errors have OpenAI's shape."""
     blueprint = Blueprint(f"v1_{name}", __name__, url_prefix="/v1")
     blueprint.register_error_handler(StreamingError, _refuse)
+    blueprint.register_error_handler(RequestEntityTooLarge, _refuse_size)
     return blueprint
 
 
@@ -31,10 +34,28 @@ def check_fields(body: Any) -> dict[str, Any]:
     return body
 
 
+def announce(started: Started) -> None:
+    """Say on this request's answer, be it an error, where its run can be followed in every format."""
+    headers = {"Stream-Id": started.stream_id, "Content-Location": f"/streams/{started.stream_id}"}
+    if started.replayed:
+        headers["Idempotent-Replayed"] = "true"
+
+    @after_this_request
+    def add(response: Response) -> Response:
+        response.headers.update(headers)
+        return response
+
+
 def _refuse(error: StreamingError) -> Response:
+    if error.code == "unknown_model":
+        error = NotFound(str(error), code="model_not_found", param="model")
     response = _errors.refuse(error)
     info = error.info(request_id=_errors.request_id())
     response.set_data(_errors.json_response({"error": error_object(info)}).get_data())
     if retry := should_retry(error.status, info):
         response.headers["x-should-retry"] = retry
     return response
+
+
+def _refuse_size(error: RequestEntityTooLarge) -> Response:
+    return _refuse(InvalidRequest("the body is too large", code="too_large", status=413))

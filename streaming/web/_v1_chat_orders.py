@@ -24,12 +24,32 @@ class StreamOptions(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What is acted on here; everything else is the upstream's to understand."""
+    """What is acted on here, then the types of what is often asked.
+
+    Which values of those make sense is the upstream's to judge, and so is everything else.
+    """
 
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    n: float | None = None
+    max_tokens: float | None = None
+    max_completion_tokens: float | None = None
+    seed: float | None = None
+    top_logprobs: float | None = None
+    logprobs: bool | None = None
+    stop: str | list[str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    logit_bias: dict[str, Any] | None = None
 
 
 class ChatOrder(NamedTuple):
@@ -42,6 +62,8 @@ def read(request: Request, settings: Settings) -> ChatOrder:
     """Read ``POST /v1/chat/completions``. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
     body = _v1.check_fields(_bodies.read_json(request, settings))
+    if "messages" not in body:
+        raise InvalidRequest("messages: they are missing", code="required", param="messages")
     try:
         asked = msgspec.convert(body, Asked)
     except msgspec.ValidationError as error:

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, request
 
 from streaming import plugins
 from streaming.settings import Settings
-from streaming.streams import Started, Streams
+from streaming.streams import Streams
 from streaming.web import _v1, _v1_chat_orders
 from streaming.web._responses import HEADERS, Wishes, event_stream, whole_stream
 
@@ -16,25 +16,14 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def complete() -> Response:
         order, streamed, wants = _v1_chat_orders.read(request, settings)
         started = streams.start(order)
-        headers = headers_of(started)
+        _v1.announce(started)
         reader = streams.reader(started.stream_id)
         name = "openai_chat" if streamed else "openai_completion"
         wire_format = plugins.create("formats", name, wants)
         if streamed:
             wishes = Wishes(wire_format)
-            return event_stream(request, streams, settings, reader, wishes, headers, waits_for_answer=True)
+            return event_stream(request, streams, settings, reader, wishes, {}, waits_for_answer=True)
         (whole,) = whole_stream(request, streams, settings, reader, wire_format)
-        return Response(whole.data, content_type=wire_format.media_type, headers={**HEADERS, **headers})
+        return Response(whole.data, content_type=wire_format.media_type, headers=HEADERS)
 
     return blueprint
-
-
-def headers_of(started: Started) -> dict[str, str]:
-    """Return where the run of an OpenAI client can be followed, in every format."""
-    headers = {
-        "Stream-Id": started.stream_id,
-        "Content-Location": f"/streams/{started.stream_id}",
-    }
-    if started.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return headers

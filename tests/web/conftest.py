@@ -147,7 +147,7 @@ def compose() -> Iterator[Compose]:
         app.config["MAX_CONTENT_LENGTH"] = chosen.max_body_bytes
         app.extensions["streams"] = Streams(log, load, chosen)
         _errors.register(app)
-        for name in ("streams", "stream", "health"):
+        for name in plugins.names("web"):
             app.register_blueprint(plugins.create("web", name, app.extensions["streams"], chosen))
         made.append(Service(app, lambda: len(log._streams)))
         return made[-1]
