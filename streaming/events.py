@@ -35,6 +35,8 @@ class Metrics(Struct, frozen=True, omit_defaults=True):
     tokens_per_second: float | None = None
     """After the first one; absent where there was too little time to tell."""
     time_to_first_token_ms: float | None = None
+    prompt_tokens: int | None = None
+    """At the end, where the upstream gave no usage: an estimate of what was asked."""
     estimated: bool = False
     """True where ``tokens`` counts deltas, because the upstream gave no count."""
 

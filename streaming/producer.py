@@ -84,6 +84,8 @@ class Run:
     on_disconnect: OnDisconnect
     tally: Tally
     request_id: str | None = None
+    asked: Sequence[Any] = ()
+    """The messages, or the items of a response's input."""
     ended: Flag = field(default_factory=Flag)
     bytes: int = 0
     fenced: bool = False
@@ -155,6 +157,7 @@ class Producers:
             on_disconnect,
             Tally(prompt.model),
             request_id,
+            _shown_to_model(prompt),
         )
         run.tally.start()
         self._running[claim.stream_id] = run
@@ -317,7 +320,7 @@ class Producers:
         said = msgspec.structs.replace(
             last,
             done=True,
-            metrics=run.tally.last_metrics(last),
+            metrics=run.tally.last_metrics(last, run.asked),
             last_seq=seq,
             text_sha256=run.tally.text_sha256(),
         )
@@ -403,6 +406,11 @@ class Producers:
         while True:
             gevent.sleep(SWEEP_SECONDS * (0.75 + secrets.randbelow(50) / 100))
             _try(self.sweep)
+
+
+def _shown_to_model(prompt: Prompt) -> list[Any]:
+    asked = prompt.response or {"input": prompt.messages, "tools": prompt.params.get("tools")}
+    return [each for name in ("input", "tools") if isinstance(part := asked.get(name), list) for each in part]
 
 
 def _state(last: Done | Error) -> State:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import json
 
@@ -65,8 +66,8 @@ class Tally:
         """Return the metrics so far, with the upstream's count of tokens where there is one."""
         return self._metrics(tokens.completion_tokens(usage))
 
-    def last_metrics(self, last: Done | Error) -> Metrics | None:
-        """Return the metrics of a run that ends with ``last``.
+    def last_metrics(self, last: Done | Error, asked: Sequence[Any] = ()) -> Metrics | None:
+        """Return the metrics of a run that was ``asked`` these messages or items, and ends with ``last``.
 
         Where the upstream did not count, and this process can, it waits for
         that: milliseconds, but 0.4 s the first time. A worker that stops ends
@@ -74,15 +75,21 @@ class Tally:
         """
         counted = tokens.completion_tokens(last.usage)
         hurried = isinstance(last, Error) and last.error.type == Interrupted.type
-        if counted is not None or self._said is None or self._started is None or hurried:
+        if counted is not None or self._started is None or hurried:
             return self._metrics(counted)
-        said, self._said = self._said, None
         ended = time.monotonic()
-        better = tokens.count(said.decode(), self._model)
-        return self._metrics(better.tokens, estimated=True, now=ended)
+        given = tokens.prompt_tokens(asked, self._model) if asked else None
+        if self._said is not None:
+            said, self._said = self._said, None
+            counted = tokens.count(said.decode(), self._model).tokens
+        return self._metrics(counted, estimated=True, now=ended, given=given)
 
     def _metrics(
-        self, counted: int | None, estimated: bool = False, now: float | None = None
+        self,
+        counted: int | None,
+        estimated: bool = False,
+        now: float | None = None,
+        given: int | None = None,
     ) -> Metrics | None:
         if self._started is None:
             return None
@@ -94,6 +101,7 @@ class Tally:
             round(elapsed, 3),
             round((count - 1) / writing, 1) if count > 1 and writing >= SHORTEST_RATE_SECONDS else None,
             self._first_token_ms,
+            given,
             estimated=estimated or counted is None,
         )
 

@@ -75,35 +75,10 @@ def count(text: str, model: str = "") -> Count:
     return Count(round(counted * len(text) / len(beginning)), "tiktoken")
 
 
-def usage_or_estimate(
-    usage: Mapping[str, Any] | None,
-    asked: Sequence[Any],
-    said: str,
-    model: str = "",
-    dialect: Literal["chat", "responses"] = "chat",
-) -> dict[str, Any]:
-    """Return ``usage`` if the upstream counted, else our own count in OpenAI's shape.
-
-    Ours has ``"estimated": true``. ``asked`` is a chat's messages, tools among
-    them if there are any, or the items of a response's ``input``; ``said`` is
-    the whole answer, with its reasoning and the arguments of its calls. Waits as
-    `count` does.
-    """
-    if usage is not None and completion_tokens(usage) is not None:
-        return dict(usage)
+def prompt_tokens(asked: Sequence[Any], model: str = "") -> int:
+    """Return about how many tokens messages or items are. Waits as `count` does."""
     texts = "\n".join(_texts(asked))
-    given = count(texts, model).tokens + sum(_extras(asked)) + (ANSWER_TOKENS if asked else 0)
-    answered = count(said, model).tokens
-    total = {"total_tokens": given + answered, "estimated": True}
-    if dialect == "chat":
-        return {"prompt_tokens": given, "completion_tokens": answered, **total}
-    return {
-        "input_tokens": given,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": answered,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        **total,
-    }
+    return count(texts, model).tokens + sum(_extras(asked)) + (ANSWER_TOKENS if asked else 0)
 
 
 def completion_tokens(usage: Mapping[str, Any] | None) -> int | None:

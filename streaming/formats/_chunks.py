@@ -17,6 +17,7 @@ from streaming.events import (
     ToolCall,
     Usage,
 )
+from streaming.formats._usage import chat_usage
 
 JSON = dict[str, Any]
 
@@ -101,20 +102,3 @@ class ChunkWriter:
     def _call(self, call: ToolCall) -> JSON:
         arguments = call.arguments
         return {"id": call.id, "type": "function", "function": {"name": call.tool, "arguments": arguments}}
-
-
-def chat_usage(usage: JSON) -> JSON:
-    """Return usage by the names of chat completions; OpenAI's Responses have others."""
-    if "input_tokens" not in usage or "prompt_tokens" in usage:
-        return usage
-    asked, said = usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
-    found: JSON = {
-        "prompt_tokens": asked,
-        "completion_tokens": said,
-        "total_tokens": usage.get("total_tokens", asked + said),
-    }
-    if details := usage.get("input_tokens_details"):
-        found["prompt_tokens_details"] = details
-    if details := usage.get("output_tokens_details"):
-        found["completion_tokens_details"] = details
-    return found

@@ -8,8 +8,9 @@ in its first fragment its id and type.
 from collections.abc import Iterable
 from typing import Any
 
-from streaming.events import Done, Event, Start
+from streaming.events import Done, Event, Start, Usage
 from streaming.formats._chunks import ChunkWriter
+from streaming.formats._usage import estimated_usage
 
 JSON = dict[str, Any]
 
@@ -25,6 +26,7 @@ class Chunks:
         """Of each choice that has begun, how many tool calls it has so far."""
         self._finished: set[int] = set()
         """The choices that have said why they ended."""
+        self._has_usage = False
         self._usage: list[JSON] = []
         """What came before that."""
 
@@ -33,7 +35,11 @@ class Chunks:
         match event:
             case Start():
                 self._begin(event)
+            case Usage():
+                self._has_usage = True
             case Done(reason) if reason != "cancelled":
+                if not self._has_usage and (estimate := estimated_usage(event)):
+                    self._usage = [self._complete({"choices": [], "usage": estimate})]
                 return [*self._finish("stop" if reason == "unknown" else reason), *self._usage]
         said = []
         for chunk in map(self._complete, self._writer.write(event)):

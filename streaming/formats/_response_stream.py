@@ -24,6 +24,7 @@ from streaming.formats._response_items import Events
 from streaming.formats._response_object import error_event, new_response, response_error, response_usage
 from streaming.formats._response_output import Output
 from streaming.formats._response_passed_on import PassedOn
+from streaming.formats._usage import estimated_usage
 
 JSON = dict[str, Any]
 
@@ -159,5 +160,5 @@ class ResponseStream:
         yield {"type": "response.failed", "response": self.response()}
 
     def _used(self, last: Done | Error) -> JSON:
-        usage = last.usage or self._usage
+        usage = last.usage or self._usage or estimated_usage(last)
         return {"usage": response_usage(usage)} if usage else {}

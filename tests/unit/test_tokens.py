@@ -18,6 +18,7 @@ import pytest
 from streaming import token_tables, tokens
 from streaming.errors import ErrorInfo
 from streaming.events import Done, Error, Reasoning, Token, ToolCall
+from streaming.formats._usage import estimated_usage
 from streaming.sources._demo_answers import answer
 from streaming.sources._demo_completion import tokenize
 from streaming.sources._demo_request import ChatRequest, Message
@@ -285,36 +286,39 @@ def test_a_worker_that_stops_does_not_wait_for_a_count(with_table: Path) -> None
     assert ended(tally, Error(ErrorInfo("too long", "upstream_timeout", "idle"))) == (2, True)
 
 
-# OpenAI's usage
+# What was asked
 
 
-def test_the_upstreams_usage_is_passed_on_as_it_is(with_table: Path) -> None:
-    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "vendor": {"x": 1}}
-    assert tokens.usage_or_estimate(usage, [], "hello") == usage
+def test_a_run_whose_upstream_gave_no_usage_gets_an_estimated_one(with_table: Path) -> None:
+    tally = Tally("demo")
+    tally.start()
+    tally.add([Token("hello"), Token(" world")])
 
+    metrics = tally.last_metrics(Done("stop"), [{"role": "user", "content": "hello world"}])
 
-@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": None}])
-def test_a_run_whose_upstream_gave_no_usage_gets_an_estimated_one(with_table: Path, usage: Any) -> None:
-    asked = [{"role": "user", "content": "hello world"}]
-    made = tokens.usage_or_estimate(usage, asked, "hello world")
-    assert made == {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10, "estimated": True}
-
-
-def test_an_estimated_usage_has_the_shape_of_its_dialect(with_table: Path) -> None:
-    made = tokens.usage_or_estimate(None, "hello world", "hello", dialect="responses")
-    assert made == {
-        "input_tokens": 5,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 1,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 6,
+    assert metrics is not None
+    last = Done("stop", metrics=metrics)
+    assert estimated_usage(last) == {
+        "prompt_tokens": 8,
+        "completion_tokens": 2,
+        "total_tokens": 10,
         "estimated": True,
     }
 
 
+def test_where_the_upstream_counted_nothing_is_estimated(with_table: Path) -> None:
+    tally = Tally("demo")
+    tally.start()
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+    metrics = tally.last_metrics(Done("stop", usage), [{"role": "user", "content": "hello world"}])
+
+    assert estimated_usage(Done("stop", usage, metrics=metrics)) is None
+
+
 def test_everything_a_model_is_shown_counts(with_table: Path) -> None:
     def prompt(*asked: Any) -> int:
-        return int(tokens.usage_or_estimate(None, asked, "")["prompt_tokens"])
+        return tokens.prompt_tokens(asked)
 
     plain = prompt({"role": "user", "content": "hello"})
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA" * 99, "detail": "low"}}
@@ -332,4 +336,4 @@ def test_everything_a_model_is_shown_counts(with_table: Path) -> None:
     "odd", [None, 7, "text", [], {"content": 7}, {"tool_calls": [None, 3]}, [[["deep"]]]]
 )
 def test_what_is_not_a_message_does_no_harm(with_table: Path, odd: Any) -> None:
-    assert tokens.usage_or_estimate(None, [odd], "hello")["estimated"] is True
+    assert tokens.prompt_tokens([odd]) >= 0
