@@ -122,7 +122,8 @@ class ResponseAttempt:
             ) as answer:
                 yield answer.http_response
         except openai.APIStatusError as error:
-            if route.speaks_responses is None and _is_no_such_route(error):
+            # Not "is None": another run may have found it out meanwhile.
+            if route.speaks_responses is not True and _is_no_such_route(error):
                 raise _NoSuchRoute from None
             raise
 

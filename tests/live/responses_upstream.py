@@ -8,7 +8,7 @@ the plays are those of chat completions that do not depend on their chunks, and
     failed, error (after ``after`` tokens), whole, whole_failed, whole_unfinished
 
 ``missing`` (a status: 404, 405 …) answers as a server without the route, and
-``said`` replaces the body of that answer.
+``said`` replaces the body of that answer, which comes after ``missing_ms``.
 """
 
 import argparse
@@ -77,6 +77,7 @@ class ResponsePlayer(Player):
 
     async def play(self) -> None:
         if status := self._script.get("missing"):
+            await self._pause("missing_ms")
             said = self._script.get("said", {"detail": f"{LEAK}: Not Found"})
             await self._answer(status, said if isinstance(said, dict) else str(said).encode())
             self._entry.finished = True

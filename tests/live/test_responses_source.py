@@ -325,6 +325,24 @@ def test_a_missing_route_is_told_from_its_answer(
     assert [entry["play"] for entry in later.requests] == ["ok"], "it was not remembered"
 
 
+def test_a_run_that_hears_of_the_missing_route_later_than_another_is_answered_too(
+    start_service: StartService, speaker: ResponsesUpstream
+) -> None:
+    service = start_service(speaker.base_url)
+    token = f"late-{next(_numbers)}"
+    script = {"token": token, "missing": 404, "missing_ms": 1500, "tokens": TOKENS}
+    late = service.create(f"please <<{json.dumps(script)}>>", source="responses")
+    speaker.wait_for_request(token)
+
+    play(service, speaker, {"missing": 404})
+    assert not speaker.log(token)[0]["finished"], "the other run was not the first to find out"
+
+    with service.follow(late) as reader:
+        reader.read_all()
+    assert reader.events[-1].json()["type"] == "done"
+    assert text_of(reader.events) == words(TOKENS)
+
+
 def test_an_unknown_model_is_no_missing_route(
     start_service: StartService, speaker: ResponsesUpstream
 ) -> None:

@@ -96,6 +96,21 @@ def test_what_is_this_services_own_business_is_not_passed_on(upstream: Answering
     assert upstream.asked[0][1] == {"input": HI, "model": "m", "stream": True, "store": False}
 
 
+@pytest.mark.parametrize("more", [b"data: [DONE]\n\n", b"data: not json\n\n", b"data: [1]\n\ndata: x"])
+def test_what_comes_with_the_end_and_after_it_counts_for_nothing(upstream: Answering, more: bytes) -> None:
+    upstream.body += more
+
+    *_, text, _completed, done = ask_upstream(upstream, {"input": HI})
+
+    assert (text, done) == (Token("hello"), Done("stop"))
+
+
+def test_empty_data_is_no_event(upstream: Answering) -> None:
+    upstream.body = b"data:\n\ndata: \n\n: comment\n\n" + upstream.body
+
+    assert text_of(ask_upstream(upstream, {"input": HI})) == "hello"
+
+
 @pytest.mark.parametrize("speaks", ["yes", "no", "auto"])
 @pytest.mark.parametrize("name", ["conversation", "previous_response_id"])
 def test_what_others_said_at_the_upstream_cannot_be_asked_for(
