@@ -58,7 +58,7 @@ class ResponseStream:
     def response(self) -> JSON:
         """Return the response as it is now."""
         head = {**self._head, **self._end}
-        if "output" in self._end:
+        if isinstance(self._end.get("output"), list):
             return head
         return {**head, "output": self._output.items(ended=bool(self._end))}
 

@@ -11,7 +11,7 @@ import re
 
 from streaming.events import Record, json_line
 from streaming.formats import Message, Wants, WireFormat
-from streaming.formats._response_object import response_id as response_id
+from streaming.formats._response_object import ECHOED as ECHOED
 from streaming.formats._response_stream import ResponseStream as ResponseStream
 
 _NAME = re.compile(r"[a-z0-9_.]+")
