@@ -38,7 +38,7 @@ class Metrics(Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int | None = None
     """At the end, where the upstream gave no usage: an estimate of what was asked."""
     estimated: bool = False
-    """True where ``tokens`` counts deltas, because the upstream gave no count."""
+    """True where ``tokens`` is this service's own count, because the upstream gave none."""
 
 
 class _Event(Struct, frozen=True, omit_defaults=True, tag_field="type"):

@@ -1,6 +1,6 @@
 """What the demo model makes of a text: a vector, near to that of another text with the same words.
 
-A hashed bag of words: each word adds to one place of the vector, the sign by
+A hashed bag of words: each word adds to a few places of the vector, the signs by
 its hash too. So it knows words, and nothing of what they mean. Source of the
 idea: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning".
 """
@@ -9,6 +9,7 @@ import base64
 import hashlib
 import math
 import re
+import struct
 import sys
 import unicodedata
 from array import array
@@ -24,6 +25,7 @@ from streaming.sources._demo_completion import tokenize
 from streaming.sources._demo_request import BadRequest, param_of
 
 DIMENSIONS = 256
+PLACES = 4
 # Together they bound the time in which nothing else goes on in the process: half a second or so.
 MAX_INPUTS = 2048
 MAX_TOKENS_AN_INPUT = 8192
@@ -78,24 +80,26 @@ def vector(words: Sequence[str], dimensions: int) -> "array[float]":
     places = [0.0] * dimensions
     # A word's being there at all says most: the tenth time adds less than the first.
     for word, times in Counter(words).items():
-        for digest, weight in _features(word):
-            places[(digest >> 1) % dimensions] += math.sqrt(times) * (weight if digest & 1 else -weight)
+        for place, weight in _features(word):
+            places[place % dimensions] += math.sqrt(times) * weight
     length = math.sqrt(sum(value * value for value in places))
     return array("f", [value / length for value in places] if length else [1.0, *places[1:]])
 
 
 @lru_cache(maxsize=20_000)
 def _features(word: str) -> list[tuple[int, float]]:
-    """Return hashes of what makes a word like another, each with its weight."""
+    """Return the places of a word, modulo the dimensions, and what it adds there."""
     if word.isascii():
-        return [(_hash(_stem(word)), 1.0)]
+        return _spread(_stem(word), 1.0)
     # Chinese and Japanese have no spaces, and many others endings we know nothing of.
     pairs = [word[at : at + 2] for at in range(max(1, len(word) - 1))]
-    return [(_hash(pair), 1 / math.sqrt(len(pairs))) for pair in pairs]
+    return [each for pair in pairs for each in _spread(pair, 1 / math.sqrt(len(pairs)))]
 
 
-def _hash(feature: str) -> int:
-    return int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "big")
+def _spread(feature: str, weight: float) -> list[tuple[int, float]]:
+    # Several places each: two words that meet in one of them are not taken for the same.
+    numbers = struct.unpack(f"<{PLACES}I", hashlib.blake2b(feature.encode(), digest_size=4 * PLACES).digest())
+    return [(number >> 1, weight if number & 1 else -weight) for number in numbers]
 
 
 def _stem(word: str) -> str:

@@ -142,6 +142,6 @@ def _model(said: Any) -> Model | None:
     created, owner = said.get("created"), said.get("owned_by")
     return Model(
         name,
-        created if isinstance(created, int) and 0 <= created < 2**53 else 0,
+        created if type(created) is int and 0 <= created < 2**53 else 0,
         owner if isinstance(owner, str) and len(owner) <= MAX_NAME_CHARS else "",
     )

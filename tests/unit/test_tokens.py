@@ -16,15 +16,21 @@ import gevent
 import pytest
 
 from streaming import token_tables, tokens
-from streaming.errors import ErrorInfo
-from streaming.events import Done, Error, Reasoning, Token, ToolCall
+from streaming.errors import ErrorInfo, UpstreamTruncated
+from streaming.eventlogs import Claim
+from streaming.eventlogs.memory import MemoryLog
+from streaming.events import Done, Error, Reasoning, Start, Token, ToolCall, encode
 from streaming.formats._usage import estimated_usage
+from streaming.producer import Producers
+from streaming.sources import Prompt
 from streaming.sources._demo_answers import answer
 from streaming.sources._demo_completion import tokenize
 from streaming.sources._demo_request import ChatRequest, Message
 from streaming.tally import Tally
 from streaming.token_tables import TABLES, Tables, table_of
 from streaming.tokens import Count
+from tests.doubles import Gate, ScriptedSource, all_events, new_stream
+from tests.doubles import ended as ended_as
 
 MERGES = ["he", "ll", "hell", "hello", " w", "or", "ld", " wor", " world"]
 
@@ -337,3 +343,26 @@ def test_everything_a_model_is_shown_counts(with_table: Path) -> None:
 )
 def test_what_is_not_a_message_does_no_harm(with_table: Path, odd: Any) -> None:
     assert tokens.prompt_tokens([odd]) >= 0
+
+
+# A whole run
+
+
+@pytest.mark.parametrize("how", ["ends", "is cancelled", "fails"])
+def test_the_last_event_of_a_run_has_the_better_count(
+    with_table: Path, producers: Producers, log: MemoryLog, how: str
+) -> None:
+    gate = Gate()
+    last = {"ends": [Done("stop")], "is cancelled": gate, "fails": UpstreamTruncated("cut")}[how]
+    source = ScriptedSource(list(map(Token, "hello world")), last)
+    new = new_stream(log, producers.worker_id)
+    stream_id = log.create(new, [encode(Start(new.stream_id, "chat", "gpt-5-mini", 0))])
+    producers.start(Claim(stream_id, 1), 1, source, Prompt("gpt-5-mini", []))
+    if how == "is cancelled":
+        gate.reached.wait(2)
+        assert producers.cancel(stream_id, timeout=2)
+    ended_as(log, stream_id)
+    told = all_events(log, stream_id)[-1]
+    assert isinstance(told, Done | Error)
+    assert told.metrics is not None
+    assert (told.metrics.tokens, told.metrics.estimated) == (2, True)
