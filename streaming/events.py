@@ -116,6 +116,8 @@ class ToolCall(_Event, frozen=True, tag="tool_call"):
     args: dict[str, Any] | None
     args_text: str | None = None
     """The arguments as they came, when they are not a JSON object."""
+    handled: bool = False
+    """This service runs the tool itself, and tells its `ToolResult`: nobody else is to run it."""
 
     @property
     def arguments(self) -> str:

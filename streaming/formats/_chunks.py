@@ -54,7 +54,7 @@ class ChunkWriter:
                 if event.more:
                     return []
                 chunk = self._chunk(event.extra or Extra())
-            case ToolCall() if not self._from_chunks:
+            case ToolCall(handled=False) if not self._from_chunks:
                 chunk = self._chunk(Extra(delta={"tool_calls": [self._call(event)]}))
             case Usage():
                 chunk = {**self._like_first(event.extra), "choices": [], "usage": chat_usage(event.usage)}
