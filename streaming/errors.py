@@ -157,6 +157,22 @@ class SettingsError(StreamingError):
     type = "settings"
 
 
+# What users bring
+
+
+class RunnableFailed(StreamingError):
+    """A user's own code failed; the message names the class of what it raised, and nothing it said."""
+
+    type = "runnable_failed"
+
+
+class GuardrailTripped(StreamingError):
+    """A check of an agent refuses what goes in or comes out: ``input``, ``output`` or ``tool``."""
+
+    type = "guardrail"
+    status = 422
+
+
 # The upstream
 
 

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
-
 from streaming import scope
 from streaming.events import ToolCall, json_line
+from streaming.runnables import _bridge
 from streaming.runnables._functions import Function, ToolError
+from streaming.runnables._readable import to_json
 
 logger = logging.getLogger(__name__)
+
+ROOM_FOR_MARKS = 1024
 
 
 class Outcome(NamedTuple):
@@ -32,10 +34,9 @@ def caller(call: ToolCall, functions: Mapping[str, Function], max_bytes: int) ->
 
 def _call(call: ToolCall, functions: Mapping[str, Function], max_bytes: int) -> Outcome:
     try:
-        found = _returned(call, functions)
-        return _bounded(found, max_bytes)
+        return bounded(_returned(call, functions), max_bytes)
     except ToolError as error:
-        return _bounded(str(error), max_bytes)._replace(failed=True)
+        return bounded(str(error), max_bytes)._replace(failed=True)
     except scope.Stopped as stop:
         if scope.current().stopped:
             raise
@@ -52,23 +53,29 @@ def _returned(call: ToolCall, functions: Mapping[str, Function]) -> Any:
     if call.args is None:
         raise ToolError("the arguments are not a JSON object")
     found = function.call(function.checked(call.args))
-    if not inspect.isawaitable(found):
-        return found
-    from streaming.runnables import _bridge  # only for those who need it
-
-    return _bridge.call(lambda: found)
+    return _bridge.run(lambda: found) if inspect.isawaitable(found) else found
 
 
-def _bounded(found: Any, max_bytes: int) -> Outcome:
-    if not isinstance(found, str):
-        line = json_line(found)
-        if len(line) <= max_bytes:
-            return Outcome(msgspec.json.decode(line))
-        found = line.decode()
-    text = found.encode("utf-8", "replace")
+def bounded(found: Any, max_bytes: int) -> Outcome:
+    """Return a result as JSON of at most ``max_bytes``, or the beginning of its text."""
+    if isinstance(found, str):
+        text = found.encode("utf-8", "replace")
+    else:
+        # Of what is too long the whole shape is no use to a model, and half of it is not JSON.
+        value = to_json(found, 2 * max_bytes + ROOM_FOR_MARKS)
+        text = json_line(value)
+        if len(text) <= max_bytes:
+            return Outcome(value)
     return Outcome(text[:max_bytes].decode("utf-8", "ignore"), truncated=len(text) > max_bytes)
 
 
 def _raised(call: ToolCall, error: BaseException) -> Outcome:
-    logger.warning("a tool failed", extra={"tool": call.tool[:100]}, exc_info=error)
-    return Outcome(f"the tool failed: {type(error).__name__}", failed=True)
+    return Outcome(failure_told(call.tool, error), failed=True)
+
+
+def failure_told(tool: str, error: BaseException) -> str:
+    """Log what a tool raised, and return what the model is told of it."""
+    if isinstance(error, ToolError):
+        return str(error)
+    logger.warning("a tool failed", extra={"tool": tool[:100]}, exc_info=error)
+    return f"the tool failed: {type(error).__name__}"

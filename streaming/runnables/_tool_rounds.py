@@ -1,6 +1,6 @@
 """What a model is asked in each round of a tool loop, in the dialect it is asked in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,8 +50,8 @@ class Round:
         return last.get("type") == "mcp_call" and call.id in (last.get("id"), last.get("call_id"))
 
 
-def first_messages(prompt: Prompt, instructions: str) -> list[JSON]:
-    """Return what a run begins with: the developer's instructions, then what the caller says.
+def asked_of(prompt: Prompt) -> list[JSON]:
+    """Return what the caller says, as messages.
 
     Raises `InvalidRequest` for an ``input`` that is neither a text nor messages.
     """
@@ -59,25 +59,30 @@ def first_messages(prompt: Prompt, instructions: str) -> list[JSON]:
     if isinstance(asked, dict) and "messages" in asked:
         asked = asked["messages"]
     if asked is None:
-        asked = prompt.messages
-    elif isinstance(asked, str):
-        asked = [{"role": "user", "content": asked}]
-    elif not isinstance(asked, list) or not asked or not all(isinstance(said, dict) for said in asked):
+        return prompt.messages
+    if isinstance(asked, str):
+        return [{"role": "user", "content": asked}]
+    if not isinstance(asked, list) or not asked or not all(isinstance(said, dict) for said in asked):
         raise InvalidRequest("input: a text, or messages in OpenAI's shape", code="wrong_type", param="input")
-    said = [{"role": "system", "content": instructions}] if instructions else []
-    return [*said, *asked]
+    return asked
+
+
+def refuse(params: JSON, not_here: Mapping[str, str]) -> None:
+    """Raise `InvalidRequest` for a parameter that has no meaning here; ``not_here`` says why."""
+    for name, why in not_here.items():
+        if (given := params.get(name)) and (name, given) != ("n", 1):
+            raise InvalidRequest(f"params.{name}: {why}", code="wrong_value", param=f"params.{name}")
 
 
 class ChatRounds:
     """Messages of chat completions."""
 
     def __init__(self, prompt: Prompt, model: str, instructions: str, functions: Sequence[Function]) -> None:
-        for name, why in NOT_HERE.items():
-            if (given := prompt.params.get(name)) and (name, given) != ("n", 1):
-                raise InvalidRequest(f"params.{name}: {why}", code="wrong_value", param=f"params.{name}")
+        refuse(prompt.params, NOT_HERE)
         tools = [_tool(function) for function in functions]
         params = {**prompt.params, "tools": tools} if tools else prompt.params
-        self._prompt = Prompt(model, first_messages(prompt, instructions), params)
+        said = [{"role": "system", "content": instructions}] if instructions else []
+        self._prompt = Prompt(model, [*said, *asked_of(prompt)], params)
 
     def prompt(self) -> Prompt:
         return self._prompt
