@@ -108,6 +108,13 @@ class Cancelled(StreamingError):
     status = 409
 
 
+class RunnableFailed(StreamingError):
+    """What a user registered raised something; only its class is told."""
+
+    type = "runnable_failed"
+    status = 502
+
+
 # This service
 
 
