@@ -1,0 +1,178 @@
+"""Compiled LangGraph graphs, those of ``create_agent`` among them.
+
+A run of a graph is one stream. It ends at an interrupt too, with ``interrupt``
+as its reason; another run in the same thread, whose ``input`` is
+``{"resume": value}``, goes on from there. With a ``thread`` a graph remembers:
+by its own checkpointer, else by the service's (`_checkpoints`).
+
+A graph runs in a greenlet of its own and its nodes in others; one that has no
+blocking code somewhere (`_async_only`) runs in the worker's asyncio loop.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing
+from typing import Any, get_args
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import EmptyInputError, GraphRecursionError, InvalidUpdateError
+from langgraph.pregel import Pregel
+from langgraph.runtime import RunControl
+from langgraph.types import StateSnapshot, StreamMode
+
+from streaming import plugins
+from streaming.errors import InvalidRequest, LimitExceeded, StreamingError
+from streaming.events import Done, Event, Interrupt, Status
+from streaming.runnables import _aside, _bridge, _checkpoints
+from streaming.runnables._async_only import is_async_only
+from streaming.runnables._failures import failure_of
+from streaming.runnables._graph_events import GraphEvents
+from streaming.runnables._graph_input import config_of, input_of, resume_of, resumes
+from streaming.runnables._graph_watch import Watch
+from streaming.runnables._scoped import scope_http_clients
+from streaming.settings import Settings
+from streaming.sources import Batches, Prompt, Source
+
+Graph = Pregel[Any, Any, Any, Any]
+
+MODES = frozenset(get_args(StreamMode))
+
+
+def accepts(found: object) -> bool:
+    return isinstance(found, Pregel)
+
+
+def create(found: Graph, settings: Settings) -> Source:
+    return GraphSource(found, settings)
+
+
+class GraphSource:
+    """See `Source`. Raises `InvalidRequest` for a prompt that this graph cannot be given."""
+
+    def __init__(self, graph: Graph, settings: Settings) -> None:
+        self._graph = graph
+        self._settings = settings
+        self._checkpoints_url = getattr(settings, "checkpoints_url", _checkpoints.DEFAULT_URL)
+        self._is_async = is_async_only(graph)
+        scope_http_clients()
+
+    def events(self, prompt: Prompt) -> Batches:
+        if list(prompt.modes) == ["events"]:
+            yield from self._langchain_events(prompt)
+            return
+        if unknown := sorted(set(prompt.modes) - MODES):
+            known = ", ".join(sorted(MODES))
+            message = f"no stream mode is called {unknown[0][:100]!r}; known: {known}, and events alone"
+            raise InvalidRequest(message, param="modes", code="unknown_mode")
+        run = self._prepare(prompt)
+        yield [Status("thinking", 0)]
+        parts = _bridge.iterate(run.aiterate) if self._is_async else _aside.iterate(run.iterate)
+        try:
+            with closing(parts):
+                for ready in parts:
+                    yield [event for events in ready for event in events]
+        except Exception as error:
+            raise run.failure_of(error) from error
+        finally:
+            run.control.request_drain("stopped")
+        yield [*run.final(), Done(run.finish_reason, run.watch.usage)]
+
+    def _prepare(self, prompt: Prompt) -> "_Run":
+        config = config_of(prompt)
+        has_thread = "thread_id" in config["configurable"]
+        graph = self._with_checkpoints(has_thread)
+        before = self._state(graph, config) if has_thread else None
+        given = resume_of(prompt, before) if resumes(prompt, graph) else input_of(prompt, graph, before)
+        return _Run(graph, given, config, prompt.modes)
+
+    def _with_checkpoints(self, has_thread: bool) -> Graph:
+        """Return the graph with the checkpointer of a run: without a thread nothing is kept."""
+        own = self._graph.checkpointer
+        if not has_thread:
+            return self._graph.copy({"checkpointer": None}) if own else self._graph
+        saver = own if isinstance(own, BaseCheckpointSaver) else _checkpoints.saver(self._checkpoints_url)
+        if self._is_async:
+            saver = _checkpoints.for_asyncio(saver)
+        return self._graph.copy({"checkpointer": saver})
+
+    def _state(self, graph: Graph, config: RunnableConfig) -> StateSnapshot | None:
+        try:
+            if self._is_async:
+                return _bridge.run(lambda: graph.aget_state(config))
+            return graph.get_state(config)
+        except StreamingError:
+            raise
+        except Exception as error:
+            raise failure_of(error) from error
+
+    def _langchain_events(self, prompt: Prompt) -> Batches:
+        run = self._prepare(prompt)
+        source: Source = plugins.create("runnables", "langchain", run.graph, self._settings)
+        yield from source.events(_with_input(prompt, run))
+
+
+class _Run:
+    """One run of a graph."""
+
+    def __init__(self, graph: Graph, given: Any, config: RunnableConfig, modes: Sequence[str]) -> None:
+        self.graph = graph
+        self.given = given
+        self.config = config
+        self.watch = Watch()
+        self.control = RunControl()
+        self._events = GraphEvents(modes, self.watch)
+        self._begun = False
+        self._options: dict[str, Any] = {
+            "config": {**config, "callbacks": [self.watch]},
+            "stream_mode": self._events.streamed,
+            "subgraphs": True,
+            "control": self.control,
+        }
+
+    def iterate(self) -> Iterator[list[Event]]:
+        for part in self.graph.stream(self.given, **self._options):
+            self._begun = True
+            if events := self._events.of(part):
+                yield events
+        if self._events.at_breakpoint:
+            yield [_breakpoint(self.graph.get_state(self.config))]
+
+    async def aiterate(self) -> AsyncIterator[list[Event]]:
+        async for part in self.graph.astream(self.given, **self._options):
+            self._begun = True
+            if events := self._events.of(part):
+                yield events
+        if self._events.at_breakpoint:
+            yield [_breakpoint(await self.graph.aget_state(self.config))]
+
+    def final(self) -> list[Event]:
+        return self._events.final()
+
+    @property
+    def finish_reason(self) -> str:
+        return "interrupt" if self._events.interrupted else self.watch.finish_reason
+
+    def failure_of(self, error: Exception) -> StreamingError:
+        if isinstance(error, GraphRecursionError):
+            return LimitExceeded("the graph took more steps than it may", code="recursion_limit")
+        if isinstance(error, EmptyInputError | InvalidUpdateError) and not self._begun:
+            return InvalidRequest("the graph does not take this input", param="input")
+        return failure_of(error)
+
+
+def _breakpoint(state: StateSnapshot) -> Interrupt:
+    """Tell of a stop that the graph was compiled with: before or after these nodes."""
+    return Interrupt("", {"next": list(state.next)})
+
+
+def _with_input(prompt: Prompt, run: _Run) -> Prompt:
+    """Return the prompt with what was made of it, for a source that knows nothing of graphs."""
+    return Prompt(
+        prompt.model,
+        prompt.messages,
+        prompt.params,
+        run.given,
+        prompt.thread,
+        prompt.modes,
+        {name: value for name, value in run.config.items() if value},
+    )
