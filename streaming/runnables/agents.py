@@ -33,6 +33,7 @@ from streaming.runnables import _bridge, _whole_answers
 from streaming.runnables._agent_events import AgentEvents, usage_of
 from streaming.runnables._agent_failures import failure_of
 from streaming.runnables._agent_models import ServiceModels
+from streaming.runnables._scoped import scope_http_clients
 from streaming.runnables._tool_rounds import asked_of, refuse
 from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, Source, responses
@@ -217,4 +218,5 @@ def accepts(found: object) -> bool:
 
 def create(found: Agent[Any], settings: Settings, **options: Any) -> Source:
     """``options``: those of `AgentSource`, as ``sessions_path``."""
+    scope_http_clients()  # those of its tools
     return AgentSource(found, settings, **options)

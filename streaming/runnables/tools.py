@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from streaming import plugins
 from streaming.errors import SettingsError
 from streaming.runnables._functions import Function, ToolError
+from streaming.runnables._scoped import scope_http_clients
 from streaming.runnables._tool_loop import Loop, ToolLoopSource
 from streaming.settings import Settings
 from streaming.sources import Source
@@ -81,6 +82,7 @@ def accepts(found: object) -> bool:
 
 
 def create(found: ToolLoop, settings: Settings) -> Source:
+    scope_http_clients()  # those of the tools
     loop = Loop(
         functions=found.functions,
         model=found.model or settings.default_model,

@@ -1,6 +1,7 @@
 """What the tests of single parts share: a log in memory and what produces into it."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from streaming.audience import Audience
 from streaming.eventlogs.memory import MemoryLog
 from streaming.producer import Limits, Producers
 from tests.doubles import UnsteadyLog
+from tests.model_double import ModelDouble
 
 LIMITS = Limits(
     streams=20, bytes=1_000_000, events=10_000, seconds=60.0, grace_seconds=60.0, lease_seconds=10.0
@@ -56,3 +58,17 @@ def make_producers(log: MemoryLog, audience: Audience) -> Iterator[MakeProducers
 @pytest.fixture
 def producers(make_producers: MakeProducers) -> Producers:
     return make_producers()
+
+
+@pytest.fixture
+def model() -> Iterator[Callable[..., ModelDouble]]:
+    """Return model servers that follow scripts."""
+    made: list[ModelDouble] = []
+
+    def make(*scripts: Any, **options: Any) -> ModelDouble:
+        made.append(ModelDouble(*scripts, **options))
+        return made[-1]
+
+    yield make
+    for double in made:
+        double.close()
