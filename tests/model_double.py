@@ -43,16 +43,25 @@ def _usage() -> JSON:
 class ModelDouble:
     """Numbers in a script are seconds to wait; bytes are sent as they are; at its end it closes.
 
-    ``answer`` may choose the script by the request's body instead.
+    ``answer`` may choose the script by the request's body instead. The first
+    requests get the statuses of ``fails``; with a ``status`` that is not 200 all do.
     """
 
-    def __init__(self, *scripts: Script, answer: Callable[[JSON], Script] | None = None) -> None:
+    def __init__(
+        self,
+        *scripts: Script,
+        answer: Callable[[JSON], Script] | None = None,
+        status: bytes = b"200 OK",
+        fails: Sequence[bytes] = (),
+    ) -> None:
         self.asked: list[JSON] = []
         self.paths: list[str] = []
         self.gone = 0
         """Clients that closed their connection before the end."""
         self._scripts = list(scripts)
         self._answer = answer
+        self._status = status
+        self._fails = list(fails)
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
         self._server.start()
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
@@ -69,6 +78,14 @@ class ModelDouble:
                 headers[name.lower()] = value.strip()
             body = json.loads(lines.read(int(headers[b"content-length"])))
             self.asked.append(body)
+            status = self._fails.pop(0) if self._fails else self._status
+            if not status.startswith(b"200"):
+                refused = b'{"error": {"message": "sk-secret", "code": "x"}}'
+                connection.sendall(
+                    b"HTTP/1.1 %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+                    % (status, len(refused), refused)
+                )
+                return
             script = self._answer(body) if self._answer else self._scripts.pop(0)
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"

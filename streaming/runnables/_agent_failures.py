@@ -46,7 +46,8 @@ def failure_of(error: Exception) -> StreamingError:
         case ToolInputGuardrailTripwireTriggered() | ToolOutputGuardrailTripwireTriggered():
             return GuardrailTripped(f"the guardrail {error.guardrail.get_name()} refuses a tool", code="tool")
         case ModelBehaviorError():
-            logger.warning("an agent cannot use what its model said", exc_info=error)
+            # Its text may quote the model.
+            logger.warning("an agent cannot use what its model said", extra={"why": type(error).__name__})
             return UpstreamBadResponse("the model answers with what the agent cannot use", code="behaviour")
     logger.warning("an agent failed", exc_info=error)
     return RunnableFailed(f"the agent failed: {type(error).__name__}", code=type(error).__name__)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from agents import (
     Agent,
+    ModelRefusalError,
     ModelRetrySettings,
     ModelSettings,
     RunConfig,
@@ -136,6 +137,8 @@ class _Run:
                         async for event in told:
                             if batch := self.events.of(event):
                                 yield batch
+                except ModelRefusalError:
+                    return  # that is its answer, and was told word by word
                 finally:
                     await _settle(result)
                     await answers.all_closed(STOP_SECONDS)
