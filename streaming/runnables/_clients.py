@@ -42,7 +42,9 @@ def create_async_client(settings: Settings, model: str = "") -> openai.AsyncOpen
         transport = AsyncDemoTransport(settings.demo_tokens_per_second)
     else:
         proxy = settings.upstream_proxy if upstream.behind_proxy else ""
-        transport = httpx2.AsyncHTTPTransport(proxy=proxy or None)
+        # How many runs there may be is said elsewhere; by default the hundred-and-first would wait here.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+        transport = httpx2.AsyncHTTPTransport(proxy=proxy or None, limits=limits)
     asynchronous = openai.AsyncOpenAI(
         api_key=upstream.key or "none",
         base_url=client.base_url,

@@ -116,13 +116,13 @@ class _Run:
     def _shown(self, event: Event, said: Round) -> Event | None:
         match event:
             case Token(text, refusal):
+                begins = said.note_text(text)
                 # What is said after a tool's result is a paragraph of its own.
-                text = "\n\n" + text if self._has_text and not said.text else text
-                said.text += event.content
+                text = "\n\n" + text if begins and self._has_text else text
                 self._has_text = True
                 return Token(text, refusal)
             case Reasoning(text, field):
-                said.reasoning[field] = said.reasoning.get(field, "") + text
+                said.note_reasoning(text, field)
                 return Reasoning(text, field)
             case Status():
                 return replace(event, milliseconds=int((time.monotonic() - self._began) * 1000))

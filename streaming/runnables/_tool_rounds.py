@@ -28,15 +28,32 @@ class Round:
     """What the model said in one round."""
 
     def __init__(self) -> None:
-        self.text = ""
-        self.reasoning: dict[str, str] = {}
-        """By the upstream's name for it."""
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
         self.calls: list[ToolCall] = []
         """Those to be answered here."""
         self.items: list[JSON] = []
         """The output of a Responses upstream; empty where another one answered."""
         self.usage: JSON | None = None
         self.finish_reason = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    @property
+    def reasoning(self) -> str:
+        """What is to go back to the server."""
+        return "".join(self._reasoning)
+
+    def note_text(self, text: str) -> bool:
+        """Note a piece of the answer; return whether it is the first."""
+        self._texts.append(text)
+        return len(self._texts) == 1
+
+    def note_reasoning(self, text: str, field: str) -> None:
+        if field == RESENT_REASONING:
+            self._reasoning.append(text)
 
     def note_item(self, event: ResponseEvent) -> None:
         if event.event.get("type") == "response.output_item.done" and isinstance(
@@ -89,7 +106,7 @@ class ChatRounds:
 
     def add(self, said: Round, results: Sequence[ToolResult]) -> None:
         answer: JSON = {"role": "assistant", "content": said.text or None}
-        if reasoning := said.reasoning.get(RESENT_REASONING):
+        if reasoning := said.reasoning:
             answer[RESENT_REASONING] = reasoning
         answer["tool_calls"] = [_call(call) for call in said.calls]
         told = [{"role": "tool", "tool_call_id": result.id, "content": as_text(result)} for result in results]

@@ -9,6 +9,7 @@ that the SDK keeps under that name. Nothing is traced to anybody.
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
@@ -166,12 +167,21 @@ async def _settle(result: RunResultStreaming) -> None:
         await asyncio.wait({task}, timeout=STOP_SECONDS)
 
 
+class _Session(SQLiteSession):
+    """Its commits happen on the worker's loop, which must not wait for a disk."""
+
+    @staticmethod
+    def _configure_connection(connection: sqlite3.Connection) -> None:
+        SQLiteSession._configure_connection(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+
 @contextlib.asynccontextmanager
 async def _session(options: _Options) -> AsyncIterator[SQLiteSession | None]:
     if not options.thread:
         yield None
         return
-    session = await asyncio.to_thread(SQLiteSession, options.thread, options.sessions_path)
+    session = await asyncio.to_thread(_Session, options.thread, options.sessions_path)
     try:
         yield session
     finally:

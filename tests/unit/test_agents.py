@@ -460,6 +460,24 @@ def test_200_runs_at_once_do_not_mix(model: MakeModel) -> None:
     assert said == {n: f"w{n}=w{n}" for n in range(200)}
 
 
+def test_more_streams_than_a_client_has_by_default_are_open_at_once(model: MakeModel) -> None:
+    upstream = model(answer=lambda _: [*text("It ")[:1], SILENCE])
+    asked = source(an_agent(), upstream)
+    runs = [scope.Scope() for _ in range(150)]
+
+    def one(run: scope.Scope) -> None:
+        with scope.entered(run), pytest.raises(scope.Stopped):
+            collect(asked, [])
+
+    with running(*(lambda run=run: one(run) for run in runs)):  # type: ignore[misc]
+        try:
+            eventually(lambda: len(upstream.asked) == 150, 20)
+        finally:
+            for run in runs:
+                run.stop(None)
+    eventually(lambda: upstream.gone == 150)
+
+
 def test_only_agents_are_taken() -> None:
     assert agents.accepts(an_agent())
     assert not agents.accepts(add)
