@@ -108,11 +108,21 @@ class Cancelled(StreamingError):
     status = 409
 
 
+# What users bring
+
+
 class RunnableFailed(StreamingError):
     """What a user registered raised something; only its class is told."""
 
     type = "runnable_failed"
     status = 502
+
+
+class GuardrailTripped(StreamingError):
+    """A check of an agent refuses what goes in or comes out: ``input``, ``output`` or ``tool``."""
+
+    type = "guardrail"
+    status = 422
 
 
 # This service
@@ -162,22 +172,6 @@ class SettingsError(StreamingError):
     """A setting cannot be used; the message names it and says what can."""
 
     type = "settings"
-
-
-# What users bring
-
-
-class RunnableFailed(StreamingError):
-    """A user's own code failed; the message names the class of what it raised, and nothing it said."""
-
-    type = "runnable_failed"
-
-
-class GuardrailTripped(StreamingError):
-    """A check of an agent refuses what goes in or comes out: ``input``, ``output`` or ``tool``."""
-
-    type = "guardrail"
-    status = 422
 
 
 # The upstream
