@@ -1,5 +1,6 @@
 """What a graph is given: its input, made of a prompt, and its configuration."""
 
+import typing
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from langgraph.types import Command, StateSnapshot
 
 from streaming.errors import InvalidRequest
 from streaming.sources import Prompt
+
+Graph = Pregel[Any, Any, Any, Any]
 
 MAX_RECURSION = 1000
 TEXT_FIELDS = ("input", "question", "query", "prompt", "text", "topic")
@@ -57,7 +60,7 @@ def _checked(asked: Mapping[str, Any], name: str, kind: type, default: Any) -> A
     return value
 
 
-def resumes(prompt: Prompt, graph: Pregel[Any, Any, Any, Any]) -> bool:
+def resumes(prompt: Prompt, graph: Graph) -> bool:
     """Return whether the prompt answers an interrupt: ``{"resume": …}``, unless that is the graph's own."""
     asked = prompt.input
     return isinstance(asked, dict) and set(asked) == {"resume"} and "resume" not in graph.channels
@@ -82,27 +85,44 @@ def resume_of(prompt: Prompt, before: StateSnapshot | None) -> Command[Any] | No
     return Command(resume=answer)
 
 
-def input_of(prompt: Prompt, graph: Pregel[Any, Any, Any, Any], before: StateSnapshot | None) -> Any:
+def input_of(prompt: Prompt, graph: Graph, before: StateSnapshot | None) -> Any:
     """Return the input of a graph's run: as it was given, or made of the messages.
 
     In a thread that has a past, the messages are those after the last answer.
+    Raises `InvalidRequest`.
     """
+    names = _input_fields(graph)
     if prompt.input is not None:
+        if isinstance(given := prompt.input, dict) and given and names and not set(given) & set(names):
+            fields = ", ".join(names[:10])
+            raise InvalidRequest(f"this graph takes none of these fields, but: {fields}", param="input")
         return prompt.input
     past = _messages_of(before)
-    schema = graph.get_input_jsonschema()
-    names = list(schema.get("properties") or ())
     if "messages" in names:
         return {"messages": [*_unanswered(past), *_messages(prompt, after_answer=bool(past))]}
-    if schema.get("type") == "array":
-        return _messages(prompt, after_answer=False)
     text = _text(prompt)
-    if not names and schema.get("type") in (None, "string"):
-        return text
+    if not names:
+        return _messages(prompt, after_answer=False) if _takes_a_list(graph) else text
     for name in names if len(names) == 1 else [name for name in TEXT_FIELDS if name in names]:
         return {name: text}
     fields = ", ".join(names[:10])
     raise InvalidRequest(f"this graph is not made for messages; give its input: {fields}", param="input")
+
+
+def _input_fields(graph: Graph) -> list[str]:
+    """Return the names of what a graph's input holds; none where it is one value."""
+    schema = getattr(getattr(graph, "builder", None), "input_schema", None)
+    try:
+        return list(typing.get_type_hints(schema)) if schema is not None else []
+    except Exception:  # a name that only its own module could resolve
+        return list(getattr(schema, "__annotations__", ()))
+
+
+def _takes_a_list(graph: Graph) -> bool:
+    try:
+        return graph.get_input_jsonschema().get("type") == "array"
+    except Exception:  # pydantic cannot describe every type that a function may take
+        return False
 
 
 def _messages_of(before: StateSnapshot | None) -> Sequence[BaseMessage]:

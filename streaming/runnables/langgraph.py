@@ -27,13 +27,11 @@ from streaming.runnables import _aside, _bridge, _checkpoints
 from streaming.runnables._async_only import is_async_only
 from streaming.runnables._failures import failure_of
 from streaming.runnables._graph_events import GraphEvents
-from streaming.runnables._graph_input import config_of, input_of, resume_of, resumes
+from streaming.runnables._graph_input import Graph, config_of, input_of, resume_of, resumes
 from streaming.runnables._graph_watch import Watch
 from streaming.runnables._scoped import scope_http_clients
 from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, Source
-
-Graph = Pregel[Any, Any, Any, Any]
 
 MODES = frozenset(get_args(StreamMode))
 
