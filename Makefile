@@ -7,7 +7,7 @@ BIN := .venv/bin
 run: .venv/installed
 	@exec $(BIN)/gunicorn wsgi:app
 
-test: .venv/installed-dev browser
+test: .venv/installed-dev browser node-clients
 	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
 	$(BIN)/python -m pytest tests/live tests/browser -n 3
 
@@ -34,12 +34,23 @@ lock: .venv/installed-dev
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --constraint requirements.txt --output-file requirements-dev.txt requirements-dev.in
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv tests/clients_node/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 # The tests in a browser use the system's Chromium, or fetch Playwright's where there is none.
 .PHONY: browser
 browser: .venv/installed-dev
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
+
+# The tests with clients in JavaScript, at pinned versions; nothing of them runs when it is installed.
+NODE_CLIENTS := tests/clients_node
+.PHONY: node-clients
+node-clients: $(NODE_CLIENTS)/node_modules/.package-lock.json
+
+$(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package.json $(NODE_CLIENTS)/package-lock.json
+	@command -v npm >/dev/null || { echo "Node 18 or newer and npm are needed: apt-get install nodejs npm"; exit 1; }
+	@echo "Installing $$(grep -c '"integrity"' $(NODE_CLIENTS)/package-lock.json) pinned packages for Node"
+	@cd $(NODE_CLIENTS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")'

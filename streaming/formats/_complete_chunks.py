@@ -2,7 +2,8 @@
 
 Of a chunk: its id, object, time and model; of a choice: its index, delta and
 finish reason, and the role in its first delta; of a tool call: its index, and
-in its first fragment its id and type.
+in its first fragment its id and type. Left out is an ``error`` that is null:
+the AI SDK takes the chunk for an error, and its text is lost.
 """
 
 from collections.abc import Iterable
@@ -75,7 +76,10 @@ class Chunks:
 
     def _complete(self, chunk: JSON) -> JSON:
         choices = [self._choice(choice, place) for place, choice in enumerate(chunk.get("choices") or [])]
-        return {**self._head, **chunk, "choices": choices}
+        whole = {**self._head, **chunk, "choices": choices}
+        if whole.get("error", 0) is None:
+            del whole["error"]
+        return whole
 
     def _choice(self, choice: JSON, place: int) -> JSON:
         index = choice.get("index")

@@ -73,6 +73,7 @@ def test_every_stream_has_what_clients_cannot_do_without(compose: Compose, name:
     calls: set[tuple[int, int]] = set()
     for one in said:
         assert {"id", "object", "created", "model", "choices"} <= one.keys()
+        assert "error" not in one, "for the AI SDK that is an error, even when it is null"
         assert isinstance(one["choices"], list)
         assert one["choices"] or not one.get("usage"), "a usage that nobody asked for"
         for choice in one["choices"]:
