@@ -6,7 +6,7 @@ There is one answer here where chunks may have several: that of index 0.
 from collections.abc import Iterable
 from typing import Any
 
-from streaming.events import Event, Reasoning, Start
+from streaming.events import Event, Reasoning, Start, Token
 from streaming.formats._complete_chunks import Chunks
 from streaming.formats._response_items import Call, Events, Speech
 
@@ -26,6 +26,10 @@ class FromChunks:
         self._name = start.stream_id.removeprefix("st_")
         self._chunks = Chunks()
         self._chunks.of(start)
+        self._in_chunk = False
+        """More of the same chunk is to come."""
+        self._texts_are_plain = False
+        """A chunk that is like the first one has nothing besides its text."""
         self._items = 0
         self._speech: Speech | None = None
         self._calls: dict[int, Call] = {}
@@ -35,8 +39,19 @@ class FromChunks:
         match event:
             case Reasoning(content, "reasoning_summary_text"):
                 yield from self._say("reasoning", "summary_text", content)
+            case Token(content, False, None, False) if (
+                content and self._texts_are_plain and not self._in_chunk
+            ):
+                # Nearly all of a stream: its chunk would be built only to be taken apart.
+                yield from self._say("message", "output_text", content)
             case _:
-                for chunk in self._chunks.of(event):
+                chunks = self._chunks.of(event)
+                if isinstance(event, Token) and event.extra is None and not event.more:
+                    self._texts_are_plain = not any(
+                        choice.get("logprobs") for chunk in chunks for choice in chunk["choices"]
+                    )
+                self._in_chunk = getattr(event, "more", False)
+                for chunk in chunks:
                     yield from self._take(chunk)
 
     def end(self, status: str) -> Events:

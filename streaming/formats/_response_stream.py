@@ -45,6 +45,8 @@ class ResponseStream:
         self._output = Output()
         self._usage: JSON | None = None
         self._created = False
+        self._created_here = False
+        """Not by the upstream, whose own word for it is then one too many."""
         self._next_number = 0
 
     def take(self, record: Record) -> Sequence[JSON]:
@@ -65,7 +67,8 @@ class ResponseStream:
     def _numbered(self, events: Iterable[JSON]) -> list[JSON]:
         numbered = []
         for event in events:
-            numbered.append({**event, "sequence_number": self._next_number})
+            event["sequence_number"] = self._next_number
+            numbered.append(event)
             self._next_number += 1
         return numbered
 
@@ -112,12 +115,12 @@ class ResponseStream:
     def _pass_on(self, source: PassedOn, event: Event) -> Events:
         for said in source.of(event):
             self._head = source.head or self._head
-            if said.get("type") == "response.created":
-                if self._created:
-                    continue
-                self._created = True
-            else:
+            if said.get("type") != "response.created":
                 yield from self._create()
+            elif self._created_here:
+                continue
+            else:
+                self._created = True
             yield from self._with_output([said])
 
     def _with_output(self, events: Iterable[JSON]) -> Events:
@@ -128,7 +131,7 @@ class ResponseStream:
     def _create(self) -> Events:
         """Begin the response if it has not begun: clients hear nothing before that."""
         if not self._created:
-            self._created = True
+            self._created = self._created_here = True
             yield {"type": "response.created", "response": {**self._head}}
 
     def _finish(self, done: Done) -> Events:
@@ -154,6 +157,8 @@ class ResponseStream:
     def _break_off(self, last: Done | Error) -> Events:
         """End what is not complete; that of a cancelled run is no success to any client either."""
         yield from self._create()
+        if self._head.get("usage") is None:
+            self._head.pop("usage", None)
         self._end = {"status": "cancelled", **self._used(last)}
         if isinstance(last, Error):
             self._end |= {"status": "failed", "error": response_error(last.error)}

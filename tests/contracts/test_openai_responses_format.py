@@ -393,6 +393,34 @@ def test_log_probabilities_stand_beside_the_text_they_are_of() -> None:
     assert [one["token"] for one in item["content"][0]["logprobs"]] == ["Hel"]
 
 
+def test_log_probabilities_that_every_chunk_repeats_stand_beside_every_text() -> None:
+    logprobs = {"content": [{"token": "a", "logprob": -1, "bytes": None, "top_logprobs": []}]}
+    repeated = [chunk({"content": "a"}, choice={"logprobs": logprobs}) for _ in range(3)]
+    bodies = told(*read(repeated), Done("stop"))
+
+    of_deltas = [body["logprobs"] for body in bodies if body["type"] == "response.output_text.delta"]
+    assert [[one["token"] for one in each] for each in of_deltas] == [["a"]] * 3
+
+
+def test_text_keeps_its_place_between_parts_of_chunks_that_hold_more() -> None:
+    def both(reasoning: str, text: str) -> dict[str, Any]:
+        return chunk({"reasoning_content": reasoning, "content": text})
+
+    bodies = told(
+        *read([says("a"), says("b"), both("x", "c"), says("d"), both("y", "e"), chunk(finish="stop")]),
+        Done("stop"),
+    )
+
+    said = [(item["type"], item["content"][0]["text"]) for item in bodies[-1]["response"]["output"]]
+    assert said == [
+        ("message", "ab"),
+        ("reasoning", "x"),
+        ("message", "cd"),
+        ("reasoning", "y"),
+        ("message", "e"),
+    ]
+
+
 @pytest.mark.parametrize("junk", ["x", [1], [{"token": 3}], [{"token": "a", "logprob": "b"}], {"a": 1}, None])
 def test_log_probabilities_that_are_none_are_left_out(junk: object) -> None:
     token = Token("Hi", extra=Extra(choice={"logprobs": {"content": junk}}))
@@ -601,12 +629,8 @@ def test_an_upstream_s_event_comes_out_equal(kind: str) -> None:
     said = example(RESPONSE_EVENTS[kind]) | {"unknown": [1, True, None]}
     begin = example("ResponseCreatedEvent")
 
-    bodies = messages_of(records([START, *in_log(begin), *in_log(said)]))
+    found = json.loads(messages_of(records([START, *in_log(begin), *in_log(said)]))[-1].data)
 
-    found = json.loads(bodies[-1].data)
-    if kind == "response.created":
-        assert len(bodies) == 1, "it is created once"
-        return
     if "response" in said:
         ours = {"id": "resp_abc", "background": False, "previous_response_id": None, "store": True}
         said["response"] = said["response"] | ours
@@ -706,6 +730,17 @@ def test_what_the_client_asked_of_us_is_told_instead_of_what_we_asked_of_the_ups
     assert kinds(bodies) == ["created", "completed"], "it is created once, though told at once"
 
 
+def test_an_upstream_s_response_is_created_once_where_ours_was_created_before() -> None:
+    early = {"type": "keepalive"}
+    bodies = [json.loads(m.data) for m in messages_of(records([START, *upstream(early, CREATED, ADDED)]))]
+
+    assert [body["type"] for body in bodies] == [
+        "response.created",
+        "keepalive",
+        "response.output_item.added",
+    ]
+
+
 @pytest.mark.parametrize(("last", "status"), [(Error(CUT), "failed"), (Done("cancelled"), "cancelled")])
 def test_an_upstream_s_answer_that_was_cut_off_keeps_what_came(last: Event, status: str) -> None:
     bodies = told(*upstream(CREATED, ADDED, PART, DELTA), Token(" you"), last)
@@ -715,6 +750,16 @@ def test_an_upstream_s_answer_that_was_cut_off_keeps_what_came(last: Event, stat
     assert response["status"] == status
     assert response["output"][0]["content"][0]["text"] == "Hi you"
     assert response["output"][0]["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("last", [Error(CUT), Done("cancelled")])
+def test_a_usage_that_an_upstream_does_not_know_yet_is_left_out_at_a_cut_off_end(last: Event) -> None:
+    begun = CREATED | {"response": CREATED["response"] | {"usage": None}}
+
+    found = json.loads(messages_of(records([START, *upstream(begun, ADDED), last]))[-1].data)
+
+    check_event(found)
+    assert "usage" not in found["response"]
 
 
 def test_an_upstream_that_forgets_to_create_its_response_is_helped() -> None:
