@@ -10,7 +10,7 @@ that the SDK keeps under that name. Nothing is traced to anybody.
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -135,13 +135,13 @@ class _Run:
                 )
                 try:
                     async with contextlib.aclosing(result.stream_events()) as told:  # type: ignore[type-var]
-                        async for event in told:
-                            if batch := self.events.of(event):
-                                yield batch
+                        with _ending(result):
+                            async for event in told:
+                                if batch := self.events.of(event):
+                                    yield batch
                 except ModelRefusalError:
                     return  # that is its answer, and was told word by word
                 finally:
-                    await _settle(result)
                     await answers.all_closed(STOP_SECONDS)
                 if result.interruptions:
                     raise _needs_approval(result)
@@ -158,13 +158,17 @@ class _Run:
         return usage_of(self._result.context_wrapper.usage) if self._result else None
 
 
-async def _settle(result: RunResultStreaming) -> None:
-    """End what the SDK still does for this run, in tasks of its own, if it was left early."""
-    if not result.is_complete:
-        result.cancel()
-    task = result.run_loop_task
-    if task is not None and not task.done():
-        await asyncio.wait({task}, timeout=STOP_SECONDS)
+@contextlib.contextmanager
+def _ending(result: RunResultStreaming) -> Iterator[None]:
+    """End what the SDK does for a run, in tasks of its own, when the run is left early.
+
+    Closing its events alone would wait for them to end by themselves.
+    """
+    try:
+        yield
+    finally:
+        if not result.is_complete:
+            result.cancel()
 
 
 class _Session(SQLiteSession):

@@ -37,7 +37,7 @@ from streaming.errors import (
     UpstreamUnreachable,
 )
 from streaming.events import Done, Event, Reasoning, StateUpdate, Token, ToolCall, ToolResult, Usage
-from streaming.runnables import agents
+from streaming.runnables import _whole_answers, agents
 from streaming.settings import Settings
 from streaming.sources import Prompt, Source
 from tests.chunk_streams import chunk
@@ -402,6 +402,33 @@ def stopped_after(asked: Source, condition: Callable[[list[Event]], object], ups
 def test_a_cancel_closes_the_upstreams_socket_before_the_run_has_ended(model: MakeModel) -> None:
     upstream = model([*text("It ")[:1], SILENCE])
     assert stopped_after(source(an_agent(), upstream), text_of, upstream) < 1
+    eventually(lambda: upstream.gone == 1, 0.5)
+
+
+def test_a_stream_that_closes_slowly_is_waited_for(model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    close = _whole_answers._Watched.aclose
+
+    async def close_slowly(self: Any) -> None:
+        await asyncio.sleep(0.1)
+        await close(self)
+        closed.append(True)
+
+    monkeypatch.setattr(_whole_answers._Watched, "aclose", close_slowly)
+    upstream = model([*text("It ")[:1], SILENCE])
+    stopped_after(source(an_agent(), upstream), text_of, upstream)
+    assert closed, "a receipt would say closed, and it was not"
+
+
+def test_a_run_that_nobody_takes_further_is_left_at_once(model: MakeModel) -> None:
+    upstream = model([*text(*(f"w{n} " for n in range(500)))[:500], SILENCE])
+    batches = source(an_agent(), upstream).events(Prompt("", HI))
+    while not text_of(next(batches)):
+        pass
+    gevent.sleep(0.3)  # so that it waits for whoever iterates
+    began = time.monotonic()
+    batches.close()
+    assert time.monotonic() - began < 0.9
     eventually(lambda: upstream.gone == 1, 0.5)
 
 

@@ -205,6 +205,27 @@ def test_a_cancel_ends_tools_where_they_wait(model: MakeModel) -> None:
     assert not kinds(events, ToolResult)
 
 
+def test_a_tool_may_take_longer_than_the_model_may_be_silent(model: MakeModel) -> None:
+    def work() -> str:
+        gevent.sleep(1.0)
+        return "done"
+
+    def check_deadlines() -> None:
+        while not kinds(events, Done):
+            run.check_deadlines(time.monotonic())
+            gevent.sleep(0.01)
+
+    def listen() -> None:
+        with scope.entered(run):
+            collect(source(ToolLoop([work]), upstream), events)
+
+    upstream = model(calls(("c1", "work", "{}")), text("ok"))
+    run, events = scope.Scope(), list[Event]()
+    with running(listen, check_deadlines):
+        pass
+    assert [result.result for result in kinds(events, ToolResult)] == ["done"]
+
+
 def test_a_run_that_is_left_early_leaves_nothing_behind(model: MakeModel) -> None:
     ended = Flag()
 
