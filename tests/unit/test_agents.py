@@ -23,6 +23,7 @@ from agents.tracing import get_trace_provider
 from openai.types.shared import Reasoning as ReasoningSettings
 from pydantic import BaseModel
 
+from examples import agents_sdk
 from streaming import scope
 from streaming.errors import (
     GuardrailTripped,
@@ -106,6 +107,15 @@ def test_the_demo_model_hands_over_to_another_agent() -> None:
     assert kinds(events, ToolResult) == [ToolResult(call.id, "transfer_to_refunds", {"agent": "Refunds"})]
     assert "transfer_to_refunds" in text_of(events)
     assert isinstance(events[-1], Done)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tool"), [("find my order", "find_order"), ("transfer to refunds", "transfer_to_refunds")]
+)
+def test_the_example_answers_with_the_demo_model(asked: str, tool: str) -> None:
+    events = heard(source(agents_sdk.support), messages=[{"role": "user", "content": asked}])
+    assert [result.tool for result in kinds(events, ToolResult)] == [tool]
+    assert kinds(events, Done)
 
 
 def test_text_comes_while_it_is_said(model: MakeModel) -> None:

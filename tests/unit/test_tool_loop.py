@@ -9,15 +9,19 @@ import gevent
 import pytest
 from gevent.event import Event as Flag
 
+from examples import tool_loop
 from streaming import scope
 from streaming.errors import InvalidRequest, LimitExceeded, UpstreamTruncated
+from streaming.eventlogs import Claim
+from streaming.eventlogs.memory import MemoryLog
 from streaming.events import Done, Event, Reasoning, Record, Start, ToolCall, ToolResult, Usage, encode
 from streaming.formats import Wants
 from streaming.formats.openai_chat import ChatFormat
+from streaming.producer import Producers
 from streaming.runnables.tools import ToolLoop
 from streaming.sources import Prompt, Source
 from tests.chunk_streams import chunk
-from tests.doubles import eventually, running, text_of
+from tests.doubles import all_events, ended, eventually, new_stream, running, text_of
 from tests.model_double import SILENCE, USAGE, Script, calls, text
 from tests.tool_loops import HI, MakeModel, add, collect, heard, kinds, source
 
@@ -42,6 +46,15 @@ def test_the_demo_model_calls_two_tools_and_answers_with_their_results(
     assert "**get_time** answered: noon" in text_of(events)
     assert isinstance(events[-1], Done)
     assert events[-1].finish_reason == "stop"
+
+
+def test_the_example_answers_with_the_demo_model() -> None:
+    events = heard(
+        source(tool_loop.assistant),
+        messages=[{"role": "user", "content": "both the weather and the time"}],
+    )
+    assert {result.tool for result in kinds(events, ToolResult)} == {"get_weather", "get_time"}
+    assert kinds(events, Done)
 
 
 def test_a_run_is_one_answer_with_the_text_and_the_usage_of_all_its_rounds(model: MakeModel) -> None:
@@ -268,6 +281,21 @@ def test_200_runs_at_once_do_not_mix(model: MakeModel) -> None:
     with running(*(lambda n=n: one(n) for n in range(200))):  # type: ignore[misc]
         pass
     assert said == {n: f"w{n}=w{n}" for n in range(200)}
+
+
+def test_a_cancelled_run_says_in_the_log_what_it_used(
+    model: MakeModel, producers: Producers, log: MemoryLog
+) -> None:
+    upstream = model(calls(("c1", "add", '{"a": 1}')), [*text("It ")[:1], SILENCE])
+    stream_id = log.create(new_stream(log, producers.worker_id), [encode(Start("st", "tools", "m", 0))])
+    asked = source(ToolLoop([add]), upstream)
+    producers.start(Claim(stream_id, 1), 1, asked, Prompt("", HI), "continue")
+    eventually(lambda: text_of(all_events(log, stream_id)))
+    producers.cancel(stream_id, timeout=2)
+    assert ended(log, stream_id) == "cancelled"
+    last = all_events(log, stream_id)[-1]
+    assert isinstance(last, Done)
+    assert (last.finish_reason, last.usage) == ("cancelled", USAGE)
 
 
 # Responses
