@@ -9,7 +9,18 @@ from msgspec.structs import replace
 
 from streaming import scope
 from streaming.errors import LimitExceeded, StreamingError, UpstreamFailure
-from streaming.events import Done, Event, Reasoning, ResponseEvent, Status, Token, ToolCall, ToolResult, Usage
+from streaming.events import (
+    Chunk,
+    Done,
+    Event,
+    Reasoning,
+    ResponseEvent,
+    Status,
+    Token,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 from streaming.runnables._functions import Function
 from streaming.runnables._parallel import as_they_finish
 from streaming.runnables._tool_calls import TOO_SLOW, Outcome, caller
@@ -114,6 +125,8 @@ class _Run:
         return [_result(call, outcomes[place]) for place, call in enumerate(calls)]
 
     def _shown(self, event: Event, said: Round) -> Event | None:
+        if isinstance(event, Chunk | Token | Reasoning):
+            said.note_fragments(event)
         match event:
             case Token(text, refusal):
                 begins = said.note_text(text)
@@ -131,7 +144,7 @@ class _Run:
             case ToolCall() if said.ran_at_model(event):
                 return replace(event, handled=True)
             case ToolCall():
-                said.calls.append(replace(event, id=self._own_id(event.id), handled=True))
+                said.note_call(event, self._own_id(event.id))
             case Usage(usage):
                 said.usage = usage
             case Done(reason, usage):

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from streaming.errors import InvalidRequest
-from streaming.events import ResponseEvent, ToolCall, ToolResult
+from streaming.events import Chunk, Reasoning, ResponseEvent, Token, ToolCall, ToolResult
 from streaming.runnables._functions import Function
 from streaming.sources import Prompt
 
@@ -21,6 +21,7 @@ NOT_HERE = {
 }
 # Some servers want it back with the results; it comes only from those that have it.
 RESENT_REASONING = "reasoning_content"
+OF_EVERY_CALL = ("index", "id", "type", "function")
 ENCRYPTED = "reasoning.encrypted_content"
 
 
@@ -30,8 +31,11 @@ class Round:
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
+        self._beside: dict[str, JSON] = {}
         self.calls: list[ToolCall] = []
         """Those to be answered here."""
+        self.beside: list[JSON] = []
+        """What each of them has besides what every call has."""
         self.items: list[JSON] = []
         """The output of a Responses upstream; empty where another one answered."""
         self.usage: JSON | None = None
@@ -54,6 +58,25 @@ class Round:
     def note_reasoning(self, text: str, field: str) -> None:
         if field == RESENT_REASONING:
             self._reasoning.append(text)
+
+    def note_call(self, call: ToolCall, call_id: str) -> None:
+        """Note a call to be answered, which is to have ``call_id``."""
+        self.calls.append(replace(call, id=call_id, handled=True))
+        self.beside.append(self._beside.get(call.id, {}))
+
+    def note_fragments(self, event: Chunk | Token | Reasoning) -> None:
+        """Note what a call's parts hold that some servers want back, as a signature of thoughts."""
+        delta = event.extra.delta if event.extra else {}
+        if isinstance(event, Chunk) and event.first:
+            choices = event.first.get("choices")
+            delta = choices[0].get("delta") if choices else {}
+        fragments = delta.get("tool_calls") if isinstance(delta, dict) else None
+        for fragment in fragments if isinstance(fragments, list) else ():
+            if not isinstance(fragment, dict):
+                continue
+            beside = {name: value for name, value in fragment.items() if name not in OF_EVERY_CALL}
+            if beside and isinstance(call_id := fragment.get("id"), str):
+                self._beside.setdefault(call_id, {}).update(beside)
 
     def note_item(self, event: ResponseEvent) -> None:
         if event.event.get("type") == "response.output_item.done" and isinstance(
@@ -108,7 +131,9 @@ class ChatRounds:
         answer: JSON = {"role": "assistant", "content": said.text or None}
         if reasoning := said.reasoning:
             answer[RESENT_REASONING] = reasoning
-        answer["tool_calls"] = [_call(call) for call in said.calls]
+        answer["tool_calls"] = [
+            {**beside, **_call(call)} for call, beside in zip(said.calls, said.beside, strict=True)
+        ]
         told = [{"role": "tool", "tool_call_id": result.id, "content": as_text(result)} for result in results]
         # A tool that must be called has been; asked for again, the model would never come to an end.
         params = {name: value for name, value in self._prompt.params.items() if name != "tool_choice"}

@@ -3,6 +3,10 @@
 from typing import Any
 
 
+# What JSON's readers, and the log, can take.
+LARGEST = 2**63 - 1
+
+
 class UsageSum:
     """Adds up usage of the same upstream: its numbers by their names, inner ones too."""
 
@@ -26,7 +30,7 @@ def _added(before: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         if isinstance(known, dict) and isinstance(value, dict):
             total[name] = _added(known, value)
         elif _is_number(known) and _is_number(value):
-            total[name] = known + value
+            total[name] = min(known + value, LARGEST)
         elif value is not None or known is None:
             total[name] = value
     return total

@@ -117,6 +117,35 @@ def test_reasoning_goes_back_to_the_server_that_has_it(model: MakeModel) -> None
     assert upstream.asked[1]["messages"][1]["reasoning_content"] == "hm"
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_server_has_beside_a_call_goes_back_to_it(model: MakeModel, first: bool) -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "xyz"}}}
+    function = {"name": "add", "arguments": '{"a": 2}'}
+    call = chunk(
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function} | signed]}
+    )
+    upstream = model([*([] if first else [chunk({"role": "assistant"})]), call, *text()], text("3"))
+    heard(source(ToolLoop([add]), upstream))
+    (sent,) = upstream.asked[1]["messages"][1]["tool_calls"]
+    assert sent["extra_content"] == signed["extra_content"]
+    assert sent["id"] == "c1"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {**chunk(), "choices": [{"index": 1, "delta": "x"}, {"index": 2}]},
+        {**chunk(), "choices": [{"index": 1, "delta": {"tool_calls": ["x", {"id": 7, "a": 1}]}}]},
+        {**chunk(), "choices": [], "usage": {"total_tokens": 2**63 - 1, "x": [1], "prompt_tokens": "x"}},
+    ],
+)
+def test_a_server_that_lies_ends_no_run_with_a_fault_of_ours(model: MakeModel, odd: dict[str, Any]) -> None:
+    upstream = model([odd, *calls(("c1", "add", '{"a": 2}'))[:-2], odd], [odd, *text("3")[:-2], odd])
+    events = heard(source(ToolLoop([add]), upstream))
+    assert [encode(event) for event in events]
+    assert text_of(events) == "3"
+
+
 def test_a_model_that_never_stops_calling_is_stopped(model: MakeModel) -> None:
     upstream = model(answer=lambda _: calls(("c1", "add", '{"a": 2}')))
     events: list[Event] = []
