@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 # What JSON's readers, and the log, can take.
 LARGEST = 2**63 - 1
 
