@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_reader_cut_off_on_one_machine_goes_on_on_the_other(machines: tuple[Se
     script = {"play": "ok", "tokens": 80, "pace_ms": 10}
     stream_id = a.create(prompt(script))
     with closing(a.follow(stream_id)) as reader:
-        seen = [next(reader) for _ in range(20)]
+        seen = list(islice(reader, 20))
 
     rest = heard(b, stream_id, after=seen[-1].id)
 
@@ -105,7 +106,7 @@ def test_a_machine_that_dies_interrupts_its_runs_for_readers_of_the_other(
     a, b = machines
     stream_id = a.create(prompt({"play": "ok", "tokens": 2000, "pace_ms": 50}))
     with closing(b.follow(stream_id)) as reader:
-        before = [next(reader).json() for _ in range(8)]
+        before = [event.json() for event in islice(reader, 8)]
         a.kill()
         after = [event.json() for event in reader]
 
