@@ -15,6 +15,7 @@ from gevent.event import Event as Flag
 from gevent.monkey import get_original
 
 from streaming import scope
+from streaming.errors import RunnableFailed
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +89,11 @@ class _Telling(Generic[T]):
         try:
             with scope.entered(self._scope):
                 self._body(self._tell)
-        except BaseException as error:
-            # All kinds: a runnable that exits must not end the worker.
+        except (Exception, scope.Stopped) as error:
             self._failure = error
+        except BaseException as error:
+            # It must not end the worker, if that is what it wants.
+            self._failure = RunnableFailed(f"the runnable raised {type(error).__name__}", code="raised")
         finally:
             self._ended = True
             self._news.set()
