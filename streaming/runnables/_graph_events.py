@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.types import StateSnapshot
 
 from streaming.events import Event, Interrupt, StateUpdate, Token, Usage, json_line
 from streaming.runnables._graph_messages import MessageEvents
@@ -50,8 +51,14 @@ class GraphEvents:
             found.append(Usage(self._usage or {}))
         return found
 
+    def of_state(self, state: StateSnapshot) -> list[Event]:
+        """Tell where a graph waits in its thread; at a breakpoint, before which nodes."""
+        if not state.next:
+            return []
+        return list(self._of_interrupts(state.interrupts)) or [Interrupt("", {"next": list(state.next)})]
+
     def final(self) -> list[Event]:
-        """Return what is still to be told after the last part."""
+        """Return what is still to be told after the last part: the answer, where nothing was said."""
         found = list(self._messages.rest())
         is_silent = not self._shown and not self._messages.has_text and not self.interrupted
         if is_silent and (text := _answer(self._last)):

@@ -6,10 +6,10 @@ as its reason; another run in the same thread, whose ``input`` is
 by its own checkpointer, else by the service's (`_checkpoints`).
 
 A graph runs in a greenlet of its own and its nodes in others; one that has no
-blocking code somewhere (`_async_only`) runs in the worker's asyncio loop.
+blocking code somewhere (`_graph_async`) runs in the worker's asyncio loop.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import closing
 from typing import Any, get_args
 
@@ -20,19 +20,22 @@ from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot, StreamMode
 
-from streaming import plugins
 from streaming.errors import InvalidRequest, LimitExceeded, StreamingError
-from streaming.events import Done, Event, Interrupt, Status
-from streaming.runnables import _aside, _bridge, _checkpoints
-from streaming.runnables._async_only import is_async_only
+from streaming.events import Done, Event, Status
+from streaming.runnables import _bridge, _checkpoints, _clients, _feed
 from streaming.runnables._failures import failure_of
+from streaming.runnables._feed import Tell
+from streaming.runnables._graph_async import is_async_only
 from streaming.runnables._graph_events import GraphEvents
 from streaming.runnables._graph_input import Graph, config_of, input_of, resume_of, resumes
 from streaming.runnables._graph_watch import Watch
+from streaming.runnables._langchain_async import told_by_async
+from streaming.runnables._langchain_events import tell_events, tell_events_async
 from streaming.runnables._scoped import scope_http_clients
 from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, Source
 
+EVENTS_MODE = ("events",)
 MODES = frozenset(get_args(StreamMode))
 
 
@@ -41,6 +44,8 @@ def accepts(found: object) -> bool:
 
 
 def create(found: Graph, settings: Settings) -> Source:
+    _clients.use(settings)
+    scope_http_clients()
     return GraphSource(found, settings)
 
 
@@ -49,24 +54,19 @@ class GraphSource:
 
     def __init__(self, graph: Graph, settings: Settings) -> None:
         self._graph = graph
-        self._settings = settings
         self._checkpoints_url = getattr(settings, "checkpoints_url", _checkpoints.DEFAULT_URL)
         self._is_async = is_async_only(graph)
-        scope_http_clients()
 
     def events(self, prompt: Prompt) -> Batches:
-        if list(prompt.modes) == ["events"]:
-            yield from self._langchain_events(prompt)
-            return
-        if unknown := sorted(set(prompt.modes) - MODES):
+        modes = tuple(prompt.modes)
+        if modes != EVENTS_MODE and (unknown := sorted(set(modes) - MODES)):
             known = ", ".join(sorted(MODES))
-            message = f"no stream mode is called {unknown[0][:100]!r}; known: {known}, and events alone"
+            message = f"modes: none is called {unknown[0][:100]!r}; known: {known}, and events by itself"
             raise InvalidRequest(message, param="modes", code="unknown_mode")
         run = self._prepare(prompt)
         yield [Status("thinking", 0)]
-        parts = _bridge.iterate(run.aiterate) if self._is_async else _aside.iterate(run.iterate)
         try:
-            with closing(parts):
+            with closing(self._follow(run, modes)) as parts:
                 for ready in parts:
                     yield [event for events in ready for event in events]
         except Exception as error:
@@ -74,6 +74,11 @@ class GraphSource:
         finally:
             run.control.request_drain("stopped")
         yield [*run.final(), Done(run.finish_reason, run.watch.usage)]
+
+    def _follow(self, run: "_Run", modes: Sequence[str]) -> Generator[list[list[Event]], None, None]:
+        if modes == EVENTS_MODE:
+            return told_by_async(run.atell_events) if self._is_async else _feed.told_by(run.tell_events)
+        return _bridge.iterate(run.aiterate) if self._is_async else _feed.told_by(run.tell)
 
     def _prepare(self, prompt: Prompt) -> "_Run":
         config = config_of(prompt)
@@ -103,11 +108,6 @@ class GraphSource:
         except Exception as error:
             raise failure_of(error) from error
 
-    def _langchain_events(self, prompt: Prompt) -> Batches:
-        run = self._prepare(prompt)
-        source: Source = plugins.create("runnables", "langchain", run.graph, self._settings)
-        yield from source.events(_with_input(prompt, run))
-
 
 class _Run:
     """One run of a graph."""
@@ -127,13 +127,13 @@ class _Run:
             "control": self.control,
         }
 
-    def iterate(self) -> Iterator[list[Event]]:
+    def tell(self, tell: Tell[list[Event]]) -> None:
         for part in self.graph.stream(self.given, **self._options):
             self._begun = True
             if events := self._events.of(part):
-                yield events
+                tell(events)
         if self._events.at_breakpoint:
-            yield [_breakpoint(self.graph.get_state(self.config))]
+            tell(self._events.of_state(self.graph.get_state(self.config)))
 
     async def aiterate(self) -> AsyncIterator[list[Event]]:
         async for part in self.graph.astream(self.given, **self._options):
@@ -141,7 +141,19 @@ class _Run:
             if events := self._events.of(part):
                 yield events
         if self._events.at_breakpoint:
-            yield [_breakpoint(await self.graph.aget_state(self.config))]
+            yield self._events.of_state(await self.graph.aget_state(self.config))
+
+    def tell_events(self, tell: Tell[list[Event]]) -> None:
+        graph = self.graph.with_config(callbacks=[self.watch])
+        tell_events(graph, self.given, self.config, lambda event: tell([event]))
+        if "thread_id" in self.config["configurable"]:
+            tell(self._events.of_state(self.graph.get_state(self.config)))
+
+    async def atell_events(self, tell: Tell[list[Event]]) -> None:
+        graph = self.graph.with_config(callbacks=[self.watch])
+        await tell_events_async(graph, self.given, self.config, lambda event: tell([event]))
+        if "thread_id" in self.config["configurable"]:
+            tell(self._events.of_state(await self.graph.aget_state(self.config)))
 
     def final(self) -> list[Event]:
         return self._events.final()
@@ -156,21 +168,3 @@ class _Run:
         if isinstance(error, EmptyInputError | InvalidUpdateError) and not self._begun:
             return InvalidRequest("the graph does not take this input", param="input")
         return failure_of(error)
-
-
-def _breakpoint(state: StateSnapshot) -> Interrupt:
-    """Tell of a stop that the graph was compiled with: before or after these nodes."""
-    return Interrupt("", {"next": list(state.next)})
-
-
-def _with_input(prompt: Prompt, run: _Run) -> Prompt:
-    """Return the prompt with what was made of it, for a source that knows nothing of graphs."""
-    return Prompt(
-        prompt.model,
-        prompt.messages,
-        prompt.params,
-        run.given,
-        prompt.thread,
-        prompt.modes,
-        {name: value for name, value in run.config.items() if value},
-    )

@@ -15,7 +15,18 @@ from langgraph.graph import MessagesState
 
 from examples import agent, approval
 from streaming.errors import InvalidRequest, LimitExceeded, RunnableFailed
-from streaming.events import Done, Event, Interrupt, StateUpdate, Token, ToolCall, ToolResult, Usage, encode
+from streaming.events import (
+    Done,
+    Event,
+    Interrupt,
+    RunEvent,
+    StateUpdate,
+    Token,
+    ToolCall,
+    ToolResult,
+    Usage,
+    encode,
+)
 from streaming.runnables import _clients, langgraph
 from streaming.settings import Settings
 from streaming.sources import Source
@@ -258,6 +269,25 @@ def test_an_unknown_mode_is_refused(modes: list[str], settings: Settings) -> Non
     with pytest.raises(InvalidRequest, match="known:") as caught:
         events_of(langgraph.create(counting(), settings), prompt(modes=modes))
     assert caught.value.param == "modes"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_events_are_langchains_own_and_end_with_the_question(asynchronous: bool, settings: Settings) -> None:
+    graph = approval.graph.with_config(metadata={"async_only": True}) if asynchronous else approval.graph
+    source = langgraph.create(graph, settings)
+    events = events_of(source, prompt("ping", thread="t", modes=["events"]))
+
+    told = of_kind(RunEvent, events)
+    assert (told[0].event, told[-1].event) == ("on_chain_start", "on_chain_end")
+    assert told[0].name == told[-1].name == "LangGraph"
+    assert {"on_chat_model_start", "on_chat_model_stream", "on_chat_model_end"} <= {one.event for one in told}
+    assert len(of_kind(Interrupt, events)) == 1
+    assert done(events).finish_reason == "interrupt"
+    assert done(events).usage
+
+    events = events_of(source, resume("yes", "t", modes=["events"]))
+    assert done(events).finish_reason == "stop"
+    assert not text_of(events)
 
 
 # Threads and interrupts
@@ -533,7 +563,7 @@ def test_which_graphs_are_asynchronous_is_seen_in_their_parts(settings: Settings
     from langchain.agents import create_agent
     from langchain_core.runnables import RunnableLambda
 
-    from streaming.runnables._async_only import is_async_only
+    from streaming.runnables._graph_async import is_async_only
 
     @tool
     async def look() -> str:
