@@ -2,8 +2,6 @@
 
 import logging
 
-import httpx2
-import openai
 from agents import (
     InputGuardrailTripwireTriggered,
     MaxTurnsExceeded,
@@ -13,15 +11,9 @@ from agents import (
     ToolOutputGuardrailTripwireTriggered,
 )
 
-from streaming.errors import (
-    GuardrailTripped,
-    LimitExceeded,
-    RunnableFailed,
-    StreamingError,
-    UpstreamBadResponse,
-)
+from streaming.errors import GuardrailTripped, LimitExceeded, StreamingError, UpstreamBadResponse
+from streaming.runnables import _failures
 from streaming.runnables._whole_answers import FaultyAnswer
-from streaming.sources import _upstream
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +21,8 @@ logger = logging.getLogger(__name__)
 def failure_of(error: Exception) -> StreamingError:
     """Return the error that ends a run. Only names that the developer gave are repeated."""
     for cause in _causes(error):
-        match cause:
-            case StreamingError():
-                return cause
-            case FaultyAnswer():
-                return cause.failure
-            case openai.OpenAIError() | httpx2.HTTPError():
-                return _upstream.failure_of(cause)
+        if isinstance(cause, FaultyAnswer):
+            return cause.failure
     match error:
         case MaxTurnsExceeded():
             return LimitExceeded("the agent needs more turns than it may have", code="turns")
@@ -49,8 +36,7 @@ def failure_of(error: Exception) -> StreamingError:
             # Its text may quote the model.
             logger.warning("an agent cannot use what its model said", extra={"why": type(error).__name__})
             return UpstreamBadResponse("the model answers with what the agent cannot use", code="behaviour")
-    logger.warning("an agent failed", exc_info=error)
-    return RunnableFailed(f"the agent failed: {type(error).__name__}", code=type(error).__name__)
+    return _failures.failure_of(error)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
