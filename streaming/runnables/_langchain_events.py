@@ -22,6 +22,7 @@ from langchain_core.utils.uuid import uuid7
 
 from streaming.events import Event, RunEvent
 from streaming.runnables._feed import Tell
+from streaming.runnables._langchain_closing import closed
 from streaming.runnables._readable import to_json
 
 MAX_DATA_BYTES = 256 * 1024
@@ -37,8 +38,9 @@ def tell_events(runnable: Runnable[Any, Any], value: Any, config: RunnableConfig
     run_id = config.get("run_id") or uuid7()
     handler = _EventsHandler(run_id, value, tell)
     with_handler: RunnableConfig = {**config, "run_id": run_id, "callbacks": [handler]}
-    for _ in handler.tap_output_iter(run_id, runnable.stream(value, with_handler)):
-        pass
+    with closed(runnable.stream(value, with_handler)) as chunks:
+        for _ in handler.tap_output_iter(run_id, chunks):
+            pass
 
 
 async def tell_events_async(

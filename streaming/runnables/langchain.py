@@ -20,6 +20,7 @@ from streaming.runnables import _clients, _feed
 from streaming.runnables._failures import failure_of
 from streaming.runnables._feed import Tell
 from streaming.runnables._langchain_async import is_async_only, told_by_async
+from streaming.runnables._langchain_closing import closed
 from streaming.runnables._langchain_events import tell_events, tell_events_async
 from streaming.runnables._langchain_handler import AnswerHandler
 from streaming.runnables._langchain_input import Configurations, Inputs
@@ -64,8 +65,9 @@ class LangChainSource:
         def run(tell: Tell[Event]) -> None:
             handler, with_handler = configured(tell)
             answer = Answer()
-            for chunk in self._runnable.stream(value, with_handler):
-                _tell_all(answer.add(chunk), handler, tell)
+            with closed(self._runnable.stream(value, with_handler)) as chunks:
+                for chunk in chunks:
+                    _tell_all(answer.add(chunk), handler, tell)
             _tell_all(answer.end(), handler, tell)
 
         async def run_async(tell: Tell[Event]) -> None:
