@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, TypedDict, TypeVar
 
 import gevent
 from gevent.event import Event as Flag
 from gevent.server import StreamServer
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
 from langgraph.config import get_stream_writer
@@ -86,6 +90,29 @@ class Upstream:
             while connection.recv(65536):
                 pass
         self.gone += 1
+
+
+class Echo(BaseChatModel):
+    """A model that says again what it heard last, word by word."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "echo"
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(messages[-1].text))])
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        for word in messages[-1].text.split():
+            yield ChatGenerationChunk(message=AIMessageChunk(f"{word} "))
+            time.sleep(0.01)
+
+    async def _astream(
+        self, messages: list[BaseMessage], *_: Any, **__: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for word in messages[-1].text.split():
+            yield ChatGenerationChunk(message=AIMessageChunk(f"{word} "))
+            await asyncio.sleep(0.01)
 
 
 # Graphs

@@ -11,7 +11,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import gevent
@@ -54,10 +54,9 @@ def run(make: Callable[[], Awaitable[T]]) -> T:
     async def once() -> AsyncIterator[T]:
         yield await make()
 
-    with closing(iterate(once)) as batches:
-        for batch in batches:
-            return batch[0]
-    raise AssertionError("an iterator of one item had none")
+    # To the end, and not just to the item: what is closed before that has to be cancelled.
+    [result] = [item for batch in iterate(once) for item in batch]
+    return result
 
 
 class _Reach(scope.Scope):

@@ -227,6 +227,20 @@ def test_a_coroutine_is_called() -> None:
         _bridge.run(fails)
 
 
+def test_a_coroutine_that_was_called_is_never_cancelled_when_it_has_answered() -> None:
+    cancelled: list[bool] = []
+
+    async def answer() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda task: cancelled.append(task.cancelled()))
+        return 1
+
+    assert [_bridge.run(answer) for _ in range(200)] == [1] * 200
+    eventually(lambda: len(cancelled) == 200)
+    assert not any(cancelled)
+
+
 def test_others_run_while_one_waits() -> None:
     async def takes_long() -> None:
         await asyncio.sleep(0.2)
