@@ -102,10 +102,14 @@ class StreamExpired(StreamingError):
 
 
 class Cancelled(StreamingError):
-    """Somebody cancelled the run whose answer this caller waited for."""
+    """Somebody cancelled the run whose answer this caller waited for.
+
+    Not 409: several clients of OpenAI's API repeat that whatever they are told,
+    and would run, and pay for, what was cancelled.
+    """
 
     type = "cancelled"
-    status = 409
+    status = 499
 
 
 # What users bring
@@ -250,17 +254,19 @@ class UpstreamTruncated(UpstreamFailure):
     type = "upstream_truncated"
 
 
-def error_of(info: ErrorInfo) -> StreamingError:
-    """Return the error that was written down as ``info``, with the status of its type."""
-    return Told(info, _TYPES.get(info.type, StreamingError))
-
-
 class Told(StreamingError):
     """An error that ended a run, told again to a caller who still waits for a status."""
 
-    def __init__(self, info: ErrorInfo, kind: type[StreamingError]) -> None:
-        status = _STATUSES.get(info.code, kind.status)
-        super().__init__(info.message, code=info.code, param=info.param, status=status)
+    def __init__(self, info: ErrorInfo, status: int = 0, retry_after_seconds: float | None = None) -> None:
+        """``status`` is that of the error's type where it is not given."""
+        kind = _TYPES.get(info.type, StreamingError)
+        super().__init__(
+            info.message,
+            code=info.code,
+            param=info.param,
+            status=status or kind.status,
+            retry_after_seconds=retry_after_seconds,
+        )
         self._info = info
 
     def info(self, *, partial: bool = False, request_id: str | None = None) -> ErrorInfo:
@@ -271,5 +277,4 @@ def _subclasses(kind: type[StreamingError]) -> list[type[StreamingError]]:
     return [kind, *(each for child in kind.__subclasses__() for each in _subclasses(child))]
 
 
-_STATUSES = {"model_not_found": 404}
 _TYPES = {kind.type: kind for kind in _subclasses(StreamingError)}

@@ -204,6 +204,9 @@ class Error(_Event, frozen=True, tag="error"):
     """Text that did not end normally is always followed by this."""
 
     error: ErrorInfo
+    status: int = 0
+    """Where it is another than that of the error's type, for who still waits for one."""
+    retry_after_seconds: float | None = None
     usage: dict[str, Any] | None = None
     done: Literal[True] | None = None
     metrics: Metrics | None = None

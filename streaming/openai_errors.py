@@ -6,7 +6,7 @@ Source: OpenAI API reference, "Error codes"; the SDKs retry 408, 409, 429 and
 
 from typing import Any
 
-from streaming.errors import ErrorInfo, error_of
+from streaming.errors import ErrorInfo, Told
 
 CANCELLED = ErrorInfo("the run was cancelled", "cancelled", "cancelled", partial=True)
 _RETRIED = frozenset({408, 409, 429})
@@ -14,7 +14,7 @@ _RETRIED = frozenset({408, 409, 429})
 
 def error_object(info: ErrorInfo) -> dict[str, Any]:
     """Return what stands under ``error``; ``code`` is our ``type`` where the fault is not the caller's."""
-    status = error_of(info).status
+    status = Told(info).status
     if info.type == "upstream_quota":
         kind, code = "insufficient_quota", "insufficient_quota"
     elif status == 429:

@@ -276,7 +276,8 @@ class Producers:
 
     def _failed(self, run: Run, error: StreamingError) -> Error:
         info = error.info(partial=run.tally.has_text, request_id=run.request_id)
-        return Error(info, run.tally.usage)
+        status = error.status if error.status != type(error).status else 0
+        return Error(info, status, error.retry_after_seconds, run.tally.usage)
 
     def _end(self, run: Run, last: Done | Error) -> None:
         """Write the terminal event; when the store refuses it, the sweeper tries again."""

@@ -12,7 +12,7 @@ import gevent.socket
 from flask import Request, Response, stream_with_context
 
 from streaming import plugins, sse
-from streaming.errors import Cancelled, InvalidRequest, Overloaded, StreamingError, error_of
+from streaming.errors import Cancelled, InvalidRequest, Overloaded, StreamingError, Told
 from streaming.events import Cursor, Done, Error, Record, decode, encode
 from streaming.formats import Message, Wants, WireFormat
 from streaming.reader import Merging, Reader
@@ -176,7 +176,8 @@ def _await_answer(source: Reader | Merging, seconds: float) -> list[Record]:
     deadline = time.monotonic() + seconds
     while not (source.ended or source.left) and (left := deadline - time.monotonic()) > 0:
         for record in source.next(left):
-            if failure := _failure(record):
+            begun = bool(held) and not held[-1].is_a("start", "status")
+            if not begun and (failure := _failure(record)):
                 raise failure
             held.append(record)
         if held and not held[-1].is_a("start", "status"):
@@ -187,8 +188,8 @@ def _await_answer(source: Reader | Merging, seconds: float) -> list[Record]:
 def _failure(record: Record) -> StreamingError | None:
     if record.is_a("done", "error"):
         match decode(record.payload):
-            case Error(info):
-                return error_of(info)
+            case Error() as last:
+                return Told(last.error, last.status, last.retry_after_seconds)
             case Done("cancelled"):
                 return Cancelled("the run was cancelled")
     return None

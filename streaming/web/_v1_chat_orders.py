@@ -82,7 +82,8 @@ def read(request: Request, settings: Settings) -> ChatOrder:
         source="chat",
         prompt=Prompt(model, asked.messages, params),
         asked=about,
-        on_disconnect="cancel",
+        # Who names a request may ask again, and finds the run still going.
+        on_disconnect="grace" if key else "cancel",
         key=f"{ROUTE} {key}" if key else None,
         fingerprint=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest(),
         request_id=_errors.request_id(),

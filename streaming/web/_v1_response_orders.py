@@ -91,7 +91,8 @@ def read(request: Request, settings: Settings, earlier_turns: Callable[[str], li
             "response": {name: body[name] for name in ECHOED & body.keys()},
             "input": kept,
         },
-        on_disconnect="continue" if asked.background else "cancel",
+        # Who names a request may ask again, and finds the run still going.
+        on_disconnect="continue" if asked.background else "grace" if key else "cancel",
         key=f"{ROUTE} {key}" if key else None,
         fingerprint=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest(),
         request_id=_errors.request_id(),

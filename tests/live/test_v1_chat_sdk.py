@@ -477,7 +477,8 @@ def test_a_run_that_somebody_cancelled_is_not_asked_for_again(
         service.request("POST", f"/streams/{only_stream_of(service)}/cancel")
         error = asking.result().error if stream else asking.exception()
 
-    assert isinstance(error, openai.ConflictError)
+    assert isinstance(error, openai.APIStatusError)
+    assert error.status_code == 499
     assert error.code == "cancelled"
     assert len(upstream.log(token)) == 1
 

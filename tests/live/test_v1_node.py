@@ -184,7 +184,7 @@ def test_the_official_package_does_not_repeat_a_run_that_was_cancelled(
         service.request("POST", f"/streams/{only_stream_of(service)}/cancel")
         got = asking.result()
 
-    assert (got["thrown"]["status"], got["thrown"]["code"]) == (409, "cancelled")
+    assert (got["thrown"]["status"], got["thrown"]["code"]) == (499, "cancelled")
     assert len(upstream.log(token)) == 1
 
 

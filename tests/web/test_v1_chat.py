@@ -41,6 +41,8 @@ from tests.web.chat_answers import (
 )
 from tests.web.conftest import Compose, Service, nothing_made
 
+KEYED = {"Idempotency-Key": "mine"}
+
 # What is refused
 
 
@@ -291,7 +293,7 @@ def test_a_service_that_is_full_says_when_to_come_again(compose: Compose) -> Non
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_a_run_cancelled_before_its_answer_is_a_conflict_that_no_client_repeats(
+def test_a_run_cancelled_before_its_answer_has_a_status_that_no_client_repeats(
     compose: Compose, stream: bool
 ) -> None:
     gate, log = Gate(), MemoryLog()
@@ -303,9 +305,48 @@ def test_a_run_cancelled_before_its_answer_is_a_conflict_that_no_client_repeats(
     service.client.application.test_client().post(f"/streams/{stream_id}/cancel")
     response = asking.get(timeout=5)
 
-    refused(response, 409, "invalid_request_error", code="cancelled", retryable=False)
-    assert response.headers["x-should-retry"] == "false"
+    refused(response, 499, "invalid_request_error", code="cancelled", retryable=False)
     assert response.headers["Stream-Id"] == stream_id
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_what_the_upstream_says_of_a_refusal_reaches_who_waits(compose: Compose, stream: bool) -> None:
+    slow_down = UpstreamRateLimited("slow down", retry_after_seconds=60)
+    response = ask(compose(ScriptedSource(slow_down)), stream=stream)
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "60")
+
+    too_large = UpstreamRejected("no", code="context_length_exceeded", status=413)
+    response = ask(compose(ScriptedSource(too_large)), stream=stream)
+    assert (response.status_code, response.json["error"]["code"]) == (413, "context_length_exceeded")
+
+
+def test_a_failure_behind_the_first_words_is_never_a_status(compose: Compose) -> None:
+    """Else an SDK would ask again, and pay again, for words that somebody has read."""
+    service = compose(ScriptedSource([Token("Hel")], UpstreamTruncated("cut off")))
+    asked = service.client.post(PATH, json={"messages": MESSAGES, "stream": True}, headers=KEYED)
+    eventually(lambda: service.snapshot(asked.headers["Stream-Id"])["state"] == "failed")
+
+    # Words and failure are read in one batch now.
+    again = service.client.post(PATH, json={"messages": MESSAGES, "stream": True}, headers=KEYED)
+
+    assert again.status_code == 200
+    events = parse_event_stream(again.data).heard
+    assert json.loads(events[0].data)["choices"][0]["delta"]["content"] == "Hel"
+    assert json.loads(events[-1].data)["error"]["code"] == "upstream_truncated"
+
+
+def test_a_named_request_whose_client_is_lost_is_found_going_on(compose: Compose) -> None:
+    gate = Gate()
+    service = compose(ScriptedSource([Token("Hel")], gate, [Token("lo"), Done("stop")]))
+    lost = service.client.post(PATH, json={"messages": MESSAGES, "stream": True}, headers=KEYED)
+    next(iter(lost.response))
+    lost.close()
+    gate.open()
+
+    again = service.client.post(PATH, json={"messages": MESSAGES, "stream": True}, headers=KEYED)
+
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert parse_event_stream(again.data).heard[-1].data == "[DONE]"
 
 
 def test_an_answer_that_does_not_begin_within_a_heartbeat_is_opened(compose: Compose) -> None:
