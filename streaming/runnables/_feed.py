@@ -6,6 +6,7 @@ was told meanwhile is taken together, so it is written together.
 
 import contextvars
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
@@ -100,6 +101,8 @@ class _Telling(Generic[T]):
 
     def _tell(self, item: T) -> None:
         if self._scope.stopped is not None:
+            if isinstance(sys.exception(), GeneratorExit | scope.Stopped):
+                return  # it is being unwound already, and what is told of that is for nobody
             raise self._scope.stopped
         self._told.append(item)
         if _thread_id() != self._thread:

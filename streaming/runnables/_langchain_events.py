@@ -236,7 +236,7 @@ class _EventsHandler(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
                 name,
                 str(run_id),
                 self._ancestors(run_id),
-                tags or [],
+                to_json(tags or []),
                 to_json(metadata or {}),
                 found,
             )
@@ -279,7 +279,7 @@ class _EventsHandler(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
                 run.name,
                 str(run_id),
                 self._ancestors(run_id),
-                list(run.tags),
+                to_json(run.tags),
                 to_json(run.metadata),
                 _data(data),
             )
@@ -302,7 +302,7 @@ def _data(data: Any) -> dict[str, Any]:
 
 def _name(name: str | None, serialized: dict[str, Any] | None) -> str:
     if name is not None:
-        return name
+        return str(name)
     if serialized is not None and "name" in serialized:
         return str(serialized["name"])
     if serialized is not None and "id" in serialized:

@@ -31,6 +31,7 @@ class Pieces:
         self._half = ""
 
     def add(self, piece: str) -> str:
+        piece = str(piece)  # LangChain's texts are of a kind of their own, which has no JSON
         if not self._half and piece.isascii():
             return piece
         text = self._half + piece

@@ -38,13 +38,29 @@ from streaming.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
-from streaming.events import Done, Event, Reasoning, Sources, Status, Token, ToolCall, ToolResult, Usage
+from streaming.eventlogs import Claim
+from streaming.eventlogs.memory import MemoryLog
+from streaming.events import (
+    Done,
+    Event,
+    Reasoning,
+    Sources,
+    Start,
+    Status,
+    Token,
+    ToolCall,
+    ToolResult,
+    Usage,
+    decode,
+    encode,
+)
 from streaming.models import chat_model
+from streaming.producer import Producers
 from streaming.runnables import _clients
 from streaming.runnables.langchain import LangChainSource, accepts, create
 from streaming.settings import Settings
 from streaming.sources import Prompt, Source
-from tests.doubles import eventually, text_of
+from tests.doubles import all_events, ended, eventually, new_stream, text_of
 from tests.live.service import Upstream
 
 DEMO = Settings(demo_tokens_per_second=0)
@@ -76,7 +92,9 @@ def asked(text: str = "ping", **fields: Any) -> Prompt:
 
 def run(runnable: Any, prompt: Prompt | None = None, settings: Settings = DEMO) -> list[Event]:
     source: Source = create(runnable, settings)
-    return [event for batch in source.events(prompt or asked()) for event in batch]
+    events = [event for batch in source.events(prompt or asked()) for event in batch]
+    assert [decode(encode(event)) for event in events] == events  # each can be kept
+    return events
 
 
 def of(kind: type[Event], events: list[Event]) -> list[Any]:
@@ -747,3 +765,36 @@ def test_langsmith_is_not_asked_without_its_variable(monkeypatch: pytest.MonkeyP
     run(RunnableLambda(look))
 
     assert handlers == ["AnswerHandler"]
+
+
+# Written to the log
+
+
+def started(producers: Producers, log: MemoryLog, source: Source, prompt: Prompt) -> str:
+    stream_id = log.create(new_stream(log, producers.worker_id), [encode(Start("st", "chain", "demo", 0))])
+    producers.start(Claim(stream_id, 1), 1, source, prompt)
+    return stream_id
+
+
+def test_a_run_is_written_to_the_log_like_any_other(producers: Producers, log: MemoryLog) -> None:
+    chain = create(ANSWERS | chat_model() | StrOutputParser(), DEMO)
+
+    stream_id = started(producers, log, chain, asked())
+
+    assert ended(log, stream_id) == "completed"
+    events = all_events(log, stream_id)
+    assert text_of(events) == "pong"
+    assert events[-1].usage["total_tokens"] == 2  # type: ignore[union-attr, index]
+
+
+def test_a_cancelled_run_is_written_as_cancelled(
+    producers: Producers, log: MemoryLog, upstream: Upstream, asking: Settings
+) -> None:
+    prompt = asked('<<{"token": "cancelled", "tokens": 1000, "pace_ms": 50}>>')
+    stream_id = started(producers, log, create(nested_in_threads(), asking), prompt)
+    upstream.wait_for_request("cancelled")
+
+    assert producers.cancel(stream_id, 1.0)
+
+    assert log.head(stream_id).state == "cancelled"
+    upstream.wait_for_close("cancelled", 0.5)

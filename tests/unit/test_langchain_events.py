@@ -24,7 +24,7 @@ from langchain_core.runnables import (
 from langchain_core.tools import tool
 
 from streaming.errors import RunnableFailed
-from streaming.events import Done, Event, RunEvent
+from streaming.events import Done, Event, RunEvent, decode, encode
 from streaming.models import chat_model
 from streaming.runnables import _bridge, _clients
 from streaming.runnables._langchain_events import MAX_DATA_BYTES
@@ -141,6 +141,7 @@ def _fail(_: Any) -> str:
 def told(runnable: Runnable[Any, Any], value: Any) -> list[RunEvent]:
     prompt = Prompt("demo", [], input=value, modes=["events"])
     events: list[Event] = [event for batch in LangChainSource(runnable).events(prompt) for event in batch]
+    assert [decode(encode(event)) for event in events] == events  # each can be kept
     assert events.pop() == Done("stop")
     assert all(isinstance(event, RunEvent) for event in events)
     return events  # type: ignore[return-value]
