@@ -66,11 +66,15 @@ class Followed:
 
 
 class Upstream:
-    """A chat model that says one word and then nothing, until its client is gone."""
+    """A chat model that says one word and then nothing, until its client is gone.
+
+    With ``cut`` it ends there, in order, but without having said that it has.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
         self.gone = 0
+        self.cut = Flag()
         self._server = StreamServer(("127.0.0.1", 0), self._serve)
         self._server.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
@@ -86,6 +90,8 @@ class Upstream:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         connection.sendall(head + b"%x\r\n%s\r\n" % (len(CHUNK), CHUNK))
         self.asked += 1
+        if self.cut.is_set():
+            connection.sendall(b"0\r\n\r\n")
         with contextlib.suppress(ConnectionError):
             while connection.recv(65536):
                 pass

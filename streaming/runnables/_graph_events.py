@@ -45,7 +45,7 @@ class GraphEvents:
 
     def of(self, part: Part) -> list[Event]:
         namespace, mode, told = part
-        found = list(self._of(list(map(_whole, namespace)), mode, told))
+        found = [*self._found(), *self._of(list(map(_whole, namespace)), mode, told)]
         if self._watch.usage is not self._usage:
             self._usage = self._watch.usage
             found.append(Usage(self._usage or {}))
@@ -59,10 +59,15 @@ class GraphEvents:
 
     def final(self) -> list[Event]:
         """Return what is still to be told after the last part: the answer, where nothing was said."""
-        found = list(self._messages.rest())
+        found = [*self._found(), *self._messages.rest()]
         is_silent = not self._shown and not self._messages.has_text and not self.interrupted
         if is_silent and (text := _answer(self._last)):
             found.append(Token(_whole(text)))
+        return found
+
+    def _found(self) -> list[Event]:
+        found: list[Event] = [*self._watch.sources]
+        self._watch.sources.clear()
         return found
 
     def _of(self, namespace: list[str], mode: str, told: Any) -> Iterator[Event]:

@@ -17,7 +17,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import EmptyInputError, GraphRecursionError, InvalidUpdateError
 from langgraph.pregel import Pregel
-from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot, StreamMode
 
 from streaming.errors import InvalidRequest, LimitExceeded, StreamingError
@@ -71,8 +70,6 @@ class GraphSource:
                     yield [event for events in ready for event in events]
         except Exception as error:
             raise run.failure_of(error) from error
-        finally:
-            run.control.request_drain("stopped")
         yield [*run.final(), Done(run.finish_reason, run.watch.usage)]
 
     def _follow(self, run: "_Run", modes: Sequence[str]) -> Generator[list[list[Event]], None, None]:
@@ -117,14 +114,12 @@ class _Run:
         self.given = given
         self.config = config
         self.watch = Watch()
-        self.control = RunControl()
         self._events = GraphEvents(modes, self.watch)
         self._begun = False
         self._options: dict[str, Any] = {
             "config": {**config, "callbacks": [self.watch]},
             "stream_mode": self._events.streamed,
             "subgraphs": True,
-            "control": self.control,
         }
 
     def tell(self, tell: Tell[list[Event]]) -> None:

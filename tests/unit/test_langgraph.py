@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import tool
 from langgraph.func import entrypoint
 from langgraph.graph import MessagesState
@@ -19,6 +21,7 @@ from streaming.events import (
     Event,
     Interrupt,
     RunEvent,
+    Sources,
     StateUpdate,
     Token,
     ToolCall,
@@ -208,6 +211,22 @@ def test_a_huge_tool_result_is_cut(settings: Settings) -> None:
     [result] = of_kind(ToolResult, events)
     assert result.truncated
     assert len(encode(result)) < 70_000
+
+
+def test_what_a_retriever_found_is_told(settings: Settings) -> None:
+    class Shelf(BaseRetriever):
+        def _get_relevant_documents(self, query: str, **_: Any) -> list[Document]:
+            return [Document("about " + query, id="d1", metadata={"title": "Logs"})]
+
+    def look(state: MessagesState) -> Any:
+        return {"messages": [AIMessage(Shelf().invoke("logs")[0].page_content)]}
+
+    events = events_of(langgraph.create(one_node(look), settings), prompt())
+    [found] = of_kind(Sources, events)
+    assert [(document.id, document.title, document.snippet) for document in found.documents] == [
+        ("d1", "Logs", "about logs")
+    ]
+    assert events.index(found) < events.index(of_kind(Token, events)[0])
 
 
 # Modes

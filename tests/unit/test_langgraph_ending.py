@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.graph import MessagesState
 
 from examples import agent, approval
-from streaming.errors import SettingsError
+from streaming.errors import SettingsError, UpstreamFailure
 from streaming.events import Token, ToolCall
 from streaming.runnables import _checkpoints, _clients, langgraph
 from streaming.settings import Settings
@@ -115,6 +116,34 @@ def test_code_that_waits_for_nothing_of_ours_is_left_behind_and_goes_no_further(
     eventually(lambda: work.finished)
     time.sleep(0.05)
     assert not work.went_on
+
+
+def test_code_that_was_left_behind_starts_nothing_more(settings: Settings) -> None:
+    work, started = Tool(), []
+    next_step = RunnableLambda(lambda _: started.append("next"))
+
+    def node(state: MessagesState) -> None:
+        work.work(state)
+        next_step.invoke({})
+
+    run = Followed(langgraph.create(one_node(node), settings), prompt())
+    work.entered.wait(5)
+    run.scope.stop(None)
+    run.greenlet.join(5)
+    work.let_go.set()
+    eventually(lambda: work.finished)
+    time.sleep(0.05)
+    assert started == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_answer_that_is_cut_off_is_a_fault(
+    asynchronous: bool, upstream: Upstream, settings: Settings
+) -> None:
+    upstream.cut.set()
+    with pytest.raises(UpstreamFailure):
+        events_of(langgraph.create(asking(upstream, asynchronous), settings), prompt())
+    assert upstream.asked == 1
 
 
 def test_an_asynchronous_tool_is_cancelled(settings: Settings) -> None:
