@@ -8,15 +8,19 @@ meets the stop at its next wait.
 """
 
 import contextvars
+import logging
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import gevent
 from greenlet import getcurrent, greenlet
 
 from streaming.errors import StreamingError
+
+logger = logging.getLogger(__name__)
 
 
 class Stopped(BaseException):
@@ -30,12 +34,18 @@ class Stopped(BaseException):
         self.error = error
 
 
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
 class Scope:
     """One run's waits. Not for several threads: it belongs to one worker's loop."""
 
     def __init__(self, ends_at: float = math.inf, ends_with: StreamingError | None = None) -> None:
         self.stopped: Stopped | None = None
         self.waiters: set[greenlet] = set()
+        self.held: set[Closable] = set()
+        """Open answers, each from its head until it is closed or read to its end."""
         self._ends_at = ends_at
         self._ends_with = ends_with
         self._expected_by = math.inf
@@ -69,6 +79,14 @@ class Scope:
         Entering it raises `Stopped` at once if the run was stopped.
         """
         return _Wait(self)
+
+    def close_held(self) -> None:
+        """Close answers that were left half read, by a framework that forgot a generator. Raises nothing."""
+        while self.held:
+            try:
+                self.held.pop().close()
+            except Exception:
+                logger.warning("an answer could not be closed", exc_info=True)
 
     def sleep(self, seconds: float) -> None:
         with self.waiting():

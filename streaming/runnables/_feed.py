@@ -37,7 +37,7 @@ def told_by(body: Callable[[Tell[T]], None], ahead: int = AHEAD) -> Generator[li
     takes any more; in other threads that function never waits. Its context
     variables are a copy of the caller's, and its scope is its own, stopped when
     the generator ends: waits for HTTP end then at once, anything else when it
-    waits next. Raises what ``body`` raises.
+    waits next. Answers that it left half read are closed. Raises what ``body`` raises.
     """
     telling = _Telling(body, ahead)
     try:
@@ -84,6 +84,7 @@ class _Telling(Generic[T]):
             self._greenlet.kill(scope.Stopped(None), timeout=KILL_SECONDS)
         if not self._greenlet.dead:
             logger.warning("what a runnable does did not end in time after it was stopped")
+        self._scope.close_held()
         self._failure = None
 
     def _run(self) -> None:

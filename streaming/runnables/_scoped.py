@@ -61,6 +61,7 @@ def _body_kind(base: type[Any]) -> type[Any]:
             self._inner = inner
             self._run = run
             self._loop_thread = loop_thread
+            run.held.add(self)
 
         def __iter__(self) -> Iterator[bytes]:
             if _thread_id() != self._loop_thread:
@@ -71,10 +72,12 @@ def _body_kind(base: type[Any]) -> type[Any]:
                 with self._run.waiting():
                     block = next(blocks, None)
                 if block is None:
+                    self._run.held.discard(self)
                     return
                 yield block
 
         def close(self) -> None:
+            self._run.held.discard(self)
             self._inner.close()
 
     return ScopedBody

@@ -20,7 +20,7 @@ from streaming.runnables import _clients, _feed
 from streaming.runnables._failures import failure_of
 from streaming.runnables._feed import Tell
 from streaming.runnables._langchain_async import is_async_only, told_by_async
-from streaming.runnables._langchain_closing import closed
+from streaming.runnables._langchain_closing import closed, keep_stops_quiet
 from streaming.runnables._langchain_events import tell_events, tell_events_async
 from streaming.runnables._langchain_handler import AnswerHandler
 from streaming.runnables._langchain_input import Configurations, Inputs
@@ -106,6 +106,7 @@ def accepts(found: object) -> bool:
 def create(found: Any, settings: Settings) -> Source:
     _clients.use(settings)
     scope_http_clients()
+    keep_stops_quiet()
     return LangChainSource(found)
 
 

@@ -86,6 +86,7 @@ class _ScopedBody(httpx2.SyncByteStream):
         self._inner = inner
         self._run = run
         self._max_bytes = max_bytes
+        run.held.add(self)
 
     def __iter__(self) -> Iterator[bytes]:
         blocks = iter(self._inner)
@@ -94,6 +95,7 @@ class _ScopedBody(httpx2.SyncByteStream):
             with self._run.waiting():
                 block = next(blocks, None)
             if block is None:
+                self._run.held.discard(self)
                 return
             size += len(block)
             if self._max_bytes is not None and size > self._max_bytes:
@@ -101,6 +103,7 @@ class _ScopedBody(httpx2.SyncByteStream):
             yield block
 
     def close(self) -> None:
+        self._run.held.discard(self)
         self._inner.close()
 
 

@@ -1,5 +1,6 @@
 """Any of LangChain's runnables is a source: its text, what happens inside it, and its end."""
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -797,4 +798,21 @@ def test_a_cancelled_run_is_written_as_cancelled(
     assert producers.cancel(stream_id, 1.0)
 
     assert log.head(stream_id).state == "cancelled"
-    upstream.wait_for_close("cancelled", 0.5)
+    upstream.wait_for_close("cancelled", 1.0)
+
+
+def test_a_stopped_run_leaves_nothing_for_the_collector_to_complain_of(
+    upstream: Upstream, asking: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[Any] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda complaint: complaints.append(repr(complaint.exc_value)))
+    prompt = asked('<<{"token": "left", "tokens": 1000, "pace_ms": 50}>>', modes=["events"])
+    running = Running(create(nested_in_threads(), asking), prompt)
+    eventually(lambda: len(running.events) > 20)
+
+    running.stop()
+    upstream.wait_for_close("left", 1.0)  # before the collector comes
+    running.ended = None
+    gc.collect()
+
+    assert complaints == []
