@@ -30,8 +30,10 @@ Doing = Literal["thinking", "retrying", "fallback"]
 class Attempt(Protocol):
     """One request to one upstream."""
 
-    said_something: bool
-    """Some of the answer was shown, so that the request can't be made again."""
+    @property
+    def said_something(self) -> bool:
+        """Some of the answer was shown, so that the request can't be made again."""
+        ...
 
     def status(self, status: Doing, model: str = "") -> Status: ...
 

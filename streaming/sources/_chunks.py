@@ -37,7 +37,7 @@ class ChunkReader:
         """Return the events of one chunk. Raises `UpstreamBadResponse` for what is not one."""
         chunk, odd = parse(data)
         choices = _choices(chunk)
-        usage = _cleaned(chunk.get("usage")) if odd else chunk.get("usage")
+        usage = cleaned(chunk.get("usage")) if odd else chunk.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
         if self._first is None:
@@ -51,17 +51,17 @@ class ChunkReader:
             )
         if not choices and isinstance(usage, dict):
             return [Usage(usage, self._first.difference({**chunk, "usage": self._first.usage}, None, {}))]
-        return [Chunk(whole=_cleaned(chunk) if odd else chunk)]
+        return [Chunk(whole=cleaned(chunk) if odd else chunk)]
 
     def _read_first(self, chunk: dict[str, Any], choices: list[dict[str, Any]], odd: bool) -> list[Event]:
         self._first = _First(chunk, choices[0] if choices else {})
         if len(choices) != 1 or choices[0].get("index", 0) != 0:
-            return [Chunk(first=_cleaned(chunk) if odd else chunk)]
+            return [Chunk(first=cleaned(chunk) if odd else chunk)]
         texts, delta = _texts(choices[0])
         rest = self._read_choice(choices[0], texts, delta, None, odd)
         without_text = {**chunk, "choices": [{**choices[0], "delta": delta}]}
         has_text = isinstance(rest[0], Token | Reasoning)
-        first = Chunk(first=_cleaned(without_text) if odd else without_text, more=has_text)
+        first = Chunk(first=cleaned(without_text) if odd else without_text, more=has_text)
         return [first, *(event for event in rest if not isinstance(event, Chunk))]
 
     def end(self) -> list[Event]:
@@ -98,7 +98,7 @@ class ChunkReader:
             events.append(Chunk(extra=extra or Extra()))
         events += self._note_calls(delta.get("tool_calls"))
         if reason := choice.get("finish_reason"):
-            self.finish_reason = _whole(str(reason))
+            self.finish_reason = joined(str(reason))
             events += self._take_calls()
         return events
 
@@ -133,7 +133,7 @@ class ChunkReader:
         if "\ud800" <= text[-1:] <= "\udbff":
             self._halves[name] = text[-1]
             text = text[:-1]
-        return _whole(text)
+        return joined(text)
 
 
 class _First:
@@ -194,11 +194,11 @@ class _Call:
         self._arguments.append(str(function.get("arguments") or function.get("input") or ""))
 
     def event(self) -> ToolCall:
-        text = _whole("".join(self._arguments))
+        text = joined("".join(self._arguments))
         try:
-            return ToolCall(_whole(self._id), _whole(self._name), _decode(text.encode()))
+            return ToolCall(joined(self._id), joined(self._name), _decode(text.encode()))
         except (msgspec.DecodeError, RecursionError):
-            return ToolCall(_whole(self._id), _whole(self._name), None, text)
+            return ToolCall(joined(self._id), joined(self._name), None, text)
 
 
 def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
@@ -224,6 +224,22 @@ def parse(data: bytes) -> tuple[dict[str, Any], bool]:
     if may_be_too_deep(data) and is_too_deep(chunk):
         raise _too_deep()
     return chunk, odd
+
+
+def joined(text: str) -> str:
+    """Join surrogate pairs and replace halves that stand alone by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def cleaned(value: Any) -> Any:
+    """Return what was parsed with every text in it, names too, `joined`."""
+    if isinstance(value, str):
+        return joined(value)
+    if isinstance(value, dict):
+        return {joined(name): cleaned(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [cleaned(inner) for inner in value]
+    return value
 
 
 def _too_deep() -> UpstreamBadResponse:
@@ -277,22 +293,7 @@ def _texts(choice: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any
     return texts, {name: value for name, value in delta.items() if name not in taken}
 
 
-def _whole(text: str) -> str:
-    """Join surrogate pairs and replace halves that stand alone by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
 def _cleaned_extra(extra: Extra | None) -> Extra | None:
     if extra is None:
         return None
-    return Extra(_cleaned(extra.chunk), _cleaned(extra.choice), _cleaned(extra.delta), extra.absent)
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return _whole(value)
-    if isinstance(value, dict):
-        return {_whole(name): _cleaned(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(inner) for inner in value]
-    return value
+    return Extra(cleaned(extra.chunk), cleaned(extra.choice), cleaned(extra.delta), extra.absent)

@@ -7,8 +7,8 @@ mean is the dialect's to say; when they are late, too many or too few, is said h
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 import httpx2
@@ -35,6 +35,13 @@ class Dialect(Protocol):
 
     def read(self, data: bytes) -> list[Event]:
         """Return the events of one event. Raises the failure it tells or is."""
+        ...
+
+    def end(self) -> list[Event]:
+        """Return the events that end an answer whose upstream closed without saying that it was complete.
+
+        Raises `UpstreamTruncated` where it was not.
+        """
         ...
 
     def read_whole(self, answer: dict[str, Any], odd: bool) -> list[Event]:
@@ -65,10 +72,12 @@ class Exchange:
         )
         self._preface: list[Event] = []
 
-    def events(self, request: AbstractContextManager[httpx2.Response], on_answer: list[Event]) -> Batches:
+    def events(
+        self, request: AbstractContextManager[httpx2.Response], on_answer: Callable[[], Event]
+    ) -> Batches:
         """Yield the events of the answer to ``request``, which is made by entering it.
 
-        ``on_answer`` is told as soon as there is an answer that can be read.
+        What ``on_answer`` returns is told as soon as there is an answer that can be read.
         """
         run = scope.current()
         seconds = self._settings.first_token_timeout_seconds
@@ -76,7 +85,7 @@ class Exchange:
         run.expect(seconds, self._no_first_token)
         with self._failures(), request as response:
             _check_head(response)
-            yield on_answer
+            yield [on_answer()]
             if _media_type(response) == "application/json":
                 yield self._whole_answer(response)
             else:
@@ -93,11 +102,12 @@ class Exchange:
             raise failure from None
 
     def _stream(self, response: httpx2.Response, run: scope.Scope) -> Batches:
-        decoder = sse.Decoder(self._dialect.max_event_bytes)
+        dialect = self._dialect
+        decoder = sse.Decoder(dialect.max_event_bytes)
         lines = 0
         self._expect_more(run)
-        for block in self._blocks(response):
-            if self._dialect.ended:
+        for block in _blocks(response):
+            if dialect.ended:
                 continue  # read to its end, so that the connection is kept
             found = decoder.feed(block)
             events: list[Event] = []
@@ -111,57 +121,55 @@ class Exchange:
                 raise
             if events:
                 yield events
-            if self._dialect.ended:
+            if dialect.ended:
                 run.expect(AFTER_END_SECONDS, UpstreamTimeout("nothing came after the end"))
             elif decoder.lines > lines:
                 lines = decoder.lines
                 self._expect_more(run)
-        if not self._dialect.ended:
-            raise truncated()
+        if not dialect.ended:
+            yield self._begin(dialect.end())
 
     def _expect_more(self, run: scope.Scope) -> None:
         """Give the upstream its time for the next complete line, whatever is in it."""
         idle_seconds = self._settings.idle_timeout_seconds
-        left = self._first_token_by - time.monotonic()
-        if not self.said_something and left < idle_seconds:
+        if not self.said_something and (left := self._first_token_by - time.monotonic()) < idle_seconds:
             run.expect(left, self._no_first_token)
         else:
             run.expect(idle_seconds, self._silent)
 
-    def _blocks(self, response: httpx2.Response) -> Iterator[bytes]:
-        try:
-            yield from response.iter_raw()
-        except httpx2.TransportError:
-            if not self._dialect.ended:
-                raise truncated() from None
-            # The answer was complete; only the connection was not ended in order.
-
     def _read(self, found: list[bytes], events: list[Event]) -> None:
         """Add the events of ``found`` to ``events``, which holds those before a fault when one is raised."""
+        dialect = self._dialect
         for data in found:
-            if self._dialect.ended:
+            if dialect.ended:
                 return
-            if data.strip():
-                self._show(self._dialect.read(data), events)
+            if not data.strip():
+                continue
+            read = dialect.read(data)
+            if self.said_something:
+                events += read
+            elif dialect.ended or not all(map(dialect.is_preface, read)):
+                events += self._begin(read)
+            else:
+                # Held back until the answer begins: a request that fails before can be made again.
+                self._preface += read
 
-    def _show(self, read: list[Event], events: list[Event]) -> None:
-        if self.said_something:
-            events += read
-            return
-        # Held back until the answer begins: a request that fails before can be made again.
-        self._preface += read
-        if self._dialect.ended or not all(map(self._dialect.is_preface, read)):
-            self.said_something = True
-            events += self._preface
-            self._preface = []
+    def _begin(self, read: list[Event]) -> list[Event]:
+        """Return what was held back and what came now: from here on some of the answer is shown."""
+        self.said_something = True
+        shown, self._preface = self._preface + read, []
+        return shown
 
     def _whole_answer(self, response: httpx2.Response) -> list[Event]:
         """Take an answer that came as one JSON object although a stream was asked for."""
         body = bytearray()
-        for block in self._blocks(response):
-            body += block
-            if len(body) > MAX_WHOLE_ANSWER_BYTES:
-                raise UpstreamBadResponse("the model sent too long an answer", code="too_large")
+        try:
+            for block in response.iter_raw():
+                body += block
+                if len(body) > MAX_WHOLE_ANSWER_BYTES:
+                    raise UpstreamBadResponse("the model sent too long an answer", code="too_large")
+        except httpx2.TransportError:
+            raise truncated() from None
         events = self._dialect.read_whole(*parse(bytes(body)))
         self.said_something = True
         return events
@@ -169,6 +177,12 @@ class Exchange:
 
 def truncated() -> UpstreamTruncated:
     return UpstreamTruncated("the model's answer was cut off", may_retry=True)
+
+
+def _blocks(response: httpx2.Response) -> Iterator[bytes]:
+    """Yield what comes until the connection ends, be it by a cut: what is missing, the dialect can tell."""
+    with suppress(httpx2.TransportError):
+        yield from response.iter_raw()
 
 
 def _media_type(response: httpx2.Response) -> str:

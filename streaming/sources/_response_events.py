@@ -14,9 +14,7 @@ import msgspec
 from streaming.errors import UpstreamBadResponse
 from streaming.events import Done, Event, Reasoning, ResponseEvent, Token, ToolCall, Usage
 from streaming.sources import _response_failures
-from streaming.sources._chunks import _cleaned as cleaned
-from streaming.sources._chunks import _whole as joined
-from streaming.sources._chunks import parse
+from streaming.sources._chunks import cleaned, joined, parse
 
 TEXT = "response.output_text.delta"
 REFUSAL = "response.refusal.delta"

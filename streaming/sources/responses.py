@@ -16,13 +16,13 @@ import openai
 from streaming.events import Event, ResponseEvent, Status
 from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, Source, _attempts, _response_whole
+from streaming.sources._chat_dialect import ChatAttempt
 from streaming.sources._exchange import Exchange, truncated
 from streaming.sources._request_parts import unsupported
 from streaming.sources._response_as_chat import chat_of
 from streaming.sources._response_events import ResponseReader
 from streaming.sources._response_request import response_of
 from streaming.sources._routes import Route, Routes, routes_of
-from streaming.sources.chat import ChatAttempt
 
 # The last event holds the whole answer once more, images included.
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -91,7 +91,7 @@ class ResponseAttempt:
     def _ask(self, route: Route) -> Batches:
         exchange = Exchange(_Dialect(), self._settings)
         try:
-            yield from exchange.events(self._request(route), [self.status("thinking")])
+            yield from exchange.events(self._request(route), lambda: self.status("thinking"))
         finally:
             self._learn(route, exchange.said_something, True)
 
@@ -151,6 +151,9 @@ class _Dialect:
         events = self._reader.read(data)
         self.ended = self._reader.ended
         return events
+
+    def end(self) -> list[Event]:
+        raise truncated()
 
     def read_whole(self, answer: dict[str, Any], odd: bool) -> list[Event]:
         events = [
