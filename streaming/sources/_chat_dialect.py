@@ -12,7 +12,7 @@ from streaming.errors import UpstreamBadResponse
 from streaming.events import Chunk, Done, Event, Status
 from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, _attempts, _upstream
-from streaming.sources._chunks import ChunkReader, parse
+from streaming.sources._chunks import ChunkReader, cleaned, parse
 from streaming.sources._exchange import Exchange, truncated
 from streaming.sources._routes import Route
 
@@ -93,7 +93,8 @@ class _Dialect:
         for choice in as_chunks:
             choice.pop("message", None)
         chunk = {**answer, "object": "chat.completion.chunk", "choices": as_chunks}
-        return self._chunks.read(msgspec.json.encode(chunk)) + self._finish()
+        as_json = msgspec.json.encode(cleaned(chunk) if odd else chunk)
+        return self._chunks.read(as_json) + self._finish()
 
     def is_preface(self, event: Event) -> bool:
         """Say whether the event is only a role, or a filter's verdict: many servers send it at once."""

@@ -148,7 +148,7 @@ class Exchange:
             read = dialect.read(data)
             if self.said_something:
                 events += read
-            elif dialect.ended or not all(map(dialect.is_preface, read)):
+            elif not all(map(dialect.is_preface, read)):
                 events += self._begin(read)
             else:
                 # Held back until the answer begins: a request that fails before can be made again.
