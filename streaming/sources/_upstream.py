@@ -73,7 +73,8 @@ class ScopedTransport(httpx2.BaseTransport):
         with run.waiting():
             response = self._inner.handle_request(request)
         assert isinstance(response.stream, httpx2.SyncByteStream)
-        limit = MAX_ERROR_BODY_BYTES if response.is_error else None
+        # The SDK reads the body of a redirect as it reads that of an error: to its end.
+        limit = None if response.is_success else MAX_ERROR_BODY_BYTES
         response.stream = _ScopedBody(response.stream, run, limit)
         return response
 
