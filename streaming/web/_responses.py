@@ -146,28 +146,46 @@ def event_stream(
     response = Response(stream_with_context(body()), headers={**HEADERS, **headers})
     response.call_on_close(presence.close)
     response.content_type = sse.CONTENT_TYPE if is_sse else wire_format.media_type
-    for record in held:
-        if record.is_a("status") and (model := getattr(decode(record.payload), "model", "")):
-            response.headers["Stream-Fallback"] = model
+    response.headers.update(_fallback_header(held))
     return response
+
+
+class WholeStream(NamedTuple):
+    """All that a format says of a stream, and what the headers of the answer say besides."""
+
+    messages: list[Message]
+    headers: dict[str, str]
 
 
 def whole_stream(
     request: Request, streams: Streams, settings: Settings, reader: Reader, wire_format: WireFormat
-) -> Iterator[Message]:
-    """Yield all messages of a stream, for an answer that is sent when it is complete.
+) -> WholeStream:
+    """Return all messages of a stream, for an answer that is sent when it is complete.
 
-    Its reader counts as present meanwhile. Raises the error that ended the run,
+    Blocks so long; its reader counts as present meanwhile. Raises the error that ended the run,
     and `Overloaded` if this worker stops.
     """
+    whole = WholeStream([], {})
     with _present(request.environ, streams, reader, settings):
         while not (reader.ended or reader.left):
-            for record in reader.next(settings.heartbeat_seconds):
+            records = reader.next(settings.heartbeat_seconds)
+            for record in records:
                 if failure := _failure(record):
                     raise failure
-                yield from wire_format.encode(record)
+                whole.messages.extend(wire_format.encode(record))
+            whole.headers.update(_fallback_header(records))
     if not reader.ended:
         raise Overloaded("this worker is stopping", code="draining", retry_after_seconds=1)
+    return whole
+
+
+def _fallback_header(records: Sequence[Record]) -> dict[str, str]:
+    """Return the header that says which model was asked last, if it is not the one that was named."""
+    headers = {}
+    for record in records:
+        if record.is_a("status") and (model := getattr(decode(record.payload), "model", "")):
+            headers["Stream-Fallback"] = model
+    return headers
 
 
 def _await_answer(source: Reader | Merging, seconds: float) -> list[Record]:

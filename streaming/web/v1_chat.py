@@ -23,7 +23,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         if streamed:
             wishes = Wishes(wire_format)
             return event_stream(request, streams, settings, reader, wishes, {}, waits_for_answer=True)
-        (whole,) = whole_stream(request, streams, settings, reader, wire_format)
-        return Response(whole.data, content_type=wire_format.media_type, headers=HEADERS)
+        (whole,), headers = whole_stream(request, streams, settings, reader, wire_format)
+        return Response(whole.data, content_type=wire_format.media_type, headers={**HEADERS, **headers})
 
     return blueprint

@@ -37,9 +37,10 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             return json_response(_v1_kept_responses.read(streams, kept))
         whole = Whole(order.asked)
         reader = streams.reader(started.stream_id)
-        for _ in whole_stream(request, streams, settings, reader, whole):
-            pass  # it speaks when it is asked
-        return json_response(whole.response())
+        _, headers = whole_stream(request, streams, settings, reader, whole)
+        response = json_response(whole.response())
+        response.headers.update(headers)
+        return response
 
     @blueprint.get("/responses/<id>")
     def show(id: str) -> Response:

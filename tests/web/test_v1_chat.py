@@ -268,6 +268,24 @@ def test_a_run_that_fails_before_its_first_word_gets_a_status(
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_header_tells_which_model_answered_instead(compose: Compose, stream: bool) -> None:
+    asked = [Status("thinking", 1), Status("fallback", 2, "second")], [Status("fallback", 3, "third")]
+
+    response = ask(compose(ScriptedSource(*asked, [Status("thinking", 4)], *plainly("hi"))), stream=stream)
+
+    assert response.status_code == 200
+    assert response.headers["Stream-Fallback"] == "third"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_no_header_tells_of_a_model_that_was_not_asked(compose: Compose, stream: bool) -> None:
+    response = ask(compose(ScriptedSource([Status("retrying", 1)], *plainly("hi"))), stream=stream)
+
+    assert response.status_code == 200
+    assert "Stream-Fallback" not in response.headers
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 def test_a_fault_of_our_own_is_not_told_in_detail(compose: Compose, stream: bool) -> None:
     def break_() -> None:
         raise ZeroDivisionError("secret detail")

@@ -8,7 +8,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from streaming.errors import UpstreamOverloaded, UpstreamQuota, UpstreamRejected, UpstreamTruncated
-from streaming.events import Chunk, Done, Extra, Reasoning, ResponseEvent, Token, ToolCall
+from streaming.events import Chunk, Done, Extra, Reasoning, ResponseEvent, Status, Token, ToolCall
 from tests.doubles import Gate, ScriptedSource, UnsteadyLog, eventually, parse_event_stream, says
 from tests.openai_schemas import check, check_event
 from tests.web.conftest import Compose, Service, nothing_made
@@ -238,6 +238,24 @@ def test_a_run_that_fails_before_its_first_word_has_the_status_of_its_failure(
     assert answer.headers.get("x-should-retry") == retry
     assert answer.headers["Stream-Id"].startswith("st_")
     assert ("Retry-After" in answer.headers) == (status in (429, 503))
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_a_header_tells_which_model_answered_instead(compose: Compose, stream: bool) -> None:
+    service = compose(ScriptedSource([Status("fallback", 1, "second")], *says("hi")))
+
+    answer = ask(service, stream=stream)
+
+    assert answer.status_code == 200
+    assert answer.headers["Stream-Fallback"] == "second"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_no_header_tells_of_a_model_that_was_not_asked(compose: Compose, stream: bool) -> None:
+    answer = ask(compose(ScriptedSource([Status("retrying", 1)], *says("hi"))), stream=stream)
+
+    assert answer.status_code == 200
+    assert "Stream-Fallback" not in answer.headers
 
 
 def test_a_stream_that_fails_later_says_so_in_its_last_event(compose: Compose) -> None:
