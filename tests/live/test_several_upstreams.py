@@ -359,22 +359,37 @@ def test_a_client_of_openai_s_api_is_told_who_answered_in_a_header(
     answer = complete(service, prompt_of(token, {"play": "status", "status": 500}), stream=stream)
 
     assert answer.status == 200
+    assert answer.headers["stream-fallback"] == "small"
     if stream:
-        assert answer.headers["stream-fallback"] == "small"
         assert answer.body.rstrip().endswith(b"data: [DONE]")
     else:
         assert answer.json()["choices"][0]["message"]["content"] == TEXT
 
 
-def test_no_header_tells_of_a_fallback_that_was_not_needed(service: Service, token: str) -> None:
-    assert "stream-fallback" not in complete(service, prompt_of(token, {}), stream=True).headers
+@pytest.mark.parametrize("stream", [True, False])
+def test_no_header_tells_of_a_fallback_that_was_not_needed(
+    service: Service, token: str, stream: bool
+) -> None:
+    assert "stream-fallback" not in complete(service, prompt_of(token, {}), stream=stream).headers
 
 
-def test_a_model_that_is_not_in_the_file_is_refused(service: Service) -> None:
-    answer = complete(service, "hi", model="org/large")
+@pytest.mark.parametrize(
+    ("path", "question", "status", "code"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, 404, "model_not_found"),
+        ("/v1/responses", {"input": "hi"}, 404, "model_not_found"),
+        ("/streams", {"prompt": "hi"}, 400, "unknown_model"),
+    ],
+    ids=["chat", "responses", "native"],
+)
+def test_a_model_that_is_not_in_the_file_is_refused(
+    service: Service, path: str, question: dict[str, Any], status: int, code: str
+) -> None:
+    answer = service.request("POST", path, {"model": "org/large", **question})
 
-    assert answer.status == 400
-    assert answer.json()["error"]["param"] == "model"
+    assert answer.status == status
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("model", code)
 
 
 def test_the_stream_options_of_the_caller_are_passed_on_and_the_usage_is_asked_for(
