@@ -13,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ class Tables:
         self._tables = tables
         self._paths = {name: _path(directory, table) for name, table in tables.items()}
         self._loaded: dict[str, Encoding] = {}
-        self._loading = Lock()
 
     def has(self, name: str) -> bool:
         return self._paths[name] is not None
@@ -100,17 +98,16 @@ class Tables:
     def load(self, name: str) -> "Encoding | None":
         """Return the encoding; ``None`` where its table is not here, or not what it should be.
 
-        The first time takes 0.4 s of CPU.
+        The first time takes 0.4 s of CPU. Not to be called by two threads at once.
         """
-        with self._loading:
-            path = self._paths[name]
-            if path is not None and name not in self._loaded:
-                try:
-                    self._loaded[name] = _read(name, path, self._tables[name])
-                except (OSError, ValueError) as error:
-                    self._paths[name] = None
-                    logger.warning("tokens are estimated", extra={"table": name, "why": str(error)})
-            return self._loaded.get(name)
+        path = self._paths[name]
+        if path is not None and name not in self._loaded:
+            try:
+                self._loaded[name] = _read(name, path, self._tables[name])
+            except (OSError, ValueError) as error:
+                self._paths[name] = None
+                logger.warning("tokens are estimated", extra={"table": name, "why": str(error)})
+        return self._loaded.get(name)
 
 
 def _path(directory: Path | None, table: Table) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import gevent
+from gevent.lock import Semaphore
 from msgspec import json
 
 from streaming import token_tables
@@ -38,6 +39,7 @@ _SHOWN = frozenset(
 _IMAGES = ("image_url", "input_image")
 
 _tables: Tables | None = None
+_loading = Semaphore()
 
 
 class Count(NamedTuple):
@@ -105,7 +107,11 @@ def _in_thread(name: str, text: str) -> int | None:
     tables = _all()
     if tables.is_loaded(name) and len(text) <= SHORT_CHARS:
         return _count(tables, name, text)
-    counted: int | None = gevent.get_hub().threadpool.apply(_count, (tables, name, text))
+    threads = gevent.get_hub().threadpool
+    with _loading:  # of greenlets: a lock between real threads would be one of the loop's, too
+        if not tables.is_loaded(name):
+            threads.apply(tables.load, (name,))
+    counted: int | None = threads.apply(_count, (tables, name, text))
     return counted
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.monkey
 import pytest
 
 from streaming import token_tables, tokens
@@ -109,13 +110,18 @@ def test_a_text_made_to_take_long_does_not(with_table: Path, piece: str) -> None
         assert tokens.count(piece * tokens.MAX_COUNTED_CHARS).tokens > 0
 
 
-def test_the_loop_goes_on_while_a_long_text_is_counted(with_table: Path) -> None:
+def test_the_loop_goes_on_while_a_long_text_is_counted(
+    with_table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_sleep = gevent.monkey.get_original("time", "sleep")
+    counted = tokens._count
+    monkeypatch.setattr(tokens, "_count", lambda *given: (really_sleep(0.2), counted(*given))[1])
     turns = itertools.count()
 
     def turn() -> None:
         while True:
             next(turns)
-            gevent.sleep(0)
+            gevent.sleep(0.001)
 
     other = gevent.spawn(turn)
     try:
