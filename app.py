@@ -6,7 +6,8 @@ import os
 from flask import Flask
 
 from streaming import plugins
-from streaming.errors import SettingsError
+from streaming.errors import InvalidRequest, SettingsError
+from streaming.runnables._registry import load_registered
 from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
@@ -25,15 +26,25 @@ def create_app(settings: Settings | None = None) -> Flask:
     if scheme not in plugins.names("eventlogs"):
         known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
         raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")
-    log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
+    registered = load_registered(settings)
 
     @functools.cache
     def load_source(name: str) -> Source:
+        if name in registered:
+            return registered[name].source
+        known = [*plugins.names("sources"), *registered]
+        if name not in known:
+            raise InvalidRequest(
+                f"no source is called {name[:100]!r}; known: {', '.join(known)}",
+                code="unknown_source",
+                param="source",
+            )
         source: Source = plugins.create("sources", name, settings)
         return source
 
+    log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
-    streams = Streams(log, load_source, settings, OpenAIRelay(settings))
+    streams = Streams(log, load_source, settings, OpenAIRelay(settings), registered)
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -4,6 +4,8 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import importlib  # noqa: E402
+import logging  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
@@ -14,12 +16,19 @@ import flask  # noqa: E402, F401
 import openai.resources.chat  # noqa: E402, F401
 
 from streaming.errors import SettingsError  # noqa: E402
+from streaming.runnables._ahead import libraries_of  # noqa: E402
 from streaming.settings import Settings  # noqa: E402
 
 try:
     _settings = Settings.from_environ(os.environ)
 except SettingsError as error:
     sys.exit(f"Sluice cannot start. {error}")
+
+for _name in libraries_of(_settings.registrations):
+    try:
+        importlib.import_module(_name)
+    except Exception:  # a library that is broken, or not there, is the worker's to tell
+        logging.getLogger(__name__).warning("%s cannot be imported", _name, exc_info=True)
 
 bind = f"0.0.0.0:{_settings.port}"
 workers = _settings.web_concurrency

@@ -4,8 +4,8 @@ RUNNABLES="approval=examples.approval:graph" make run
 
 The first request, in a thread, ends at the question; the answer is a second one:
 
-    curl localhost:8000/streams -d '{"source": "approval", "thread": "t1", "prompt": "Invite Ana"}'
-    curl localhost:8000/streams -d '{"source": "approval", "thread": "t1", "input": {"resume": "yes"}}'
+    curl localhost:8000/streams --json '{"source": "approval", "thread": "t1", "prompt": "Invite Ana"}'
+    curl localhost:8000/streams --json '{"source": "approval", "thread": "t1", "input": {"resume": "yes"}}'
 """
 
 from langchain_core.messages import AIMessage, HumanMessage

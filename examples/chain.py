@@ -2,7 +2,7 @@
 
 RUNNABLES="explain=examples.chain:chain" make run
 
-    curl -N localhost:8000/stream -d '{"source": "explain", "prompt": "cursors"}'
+    curl -N "localhost:8000/stream?source=explain&prompt=cursors"
 
 Its one variable is filled with what the user said last; by name it is
 ``"input": {"topic": "cursors"}``.

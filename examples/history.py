@@ -1,9 +1,9 @@
 """A chat that remembers what was said in its thread, also after a restart.
 
-RUNNABLES="chat=examples.history:chain" make run
+RUNNABLES="history=examples.history:chain" make run
 
-    curl -N localhost:8000/stream -d '{"source": "chat", "thread": "t1", "prompt": "I am Ana"}'
-    curl -N localhost:8000/stream -d '{"source": "chat", "thread": "t1", "prompt": "Who am I?"}'
+    curl -N "localhost:8000/stream?source=history&thread=t1&prompt=I+am+Ana"
+    curl -N "localhost:8000/stream?source=history&thread=t1&prompt=Who+am+I"
 
 The turns are kept in SQLite, one row each. A turn is written when its answer is
 whole: one that was cut off or cancelled was never said. Without a thread

@@ -2,7 +2,7 @@
 
 RUNNABLES="docs=examples.rag:chain" make run
 
-    curl -N localhost:8000/stream -d '{"source": "docs", "prompt": "How do I resume a stream?"}'
+    curl -N "localhost:8000/stream?source=docs&prompt=How+do+I+resume+a+stream"
 
 What the retriever finds is told before the answer, as ``sources``. The vectors
 are kept in memory: put a vector store of your own in the place of `Shelf`.

@@ -12,13 +12,14 @@ from typing import Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
 from streaming.errors import SettingsError
+from streaming.registrations import EXAMPLES, Registration, read_registrations
 from streaming.upstreams import (
     ModelSettings,
     UpstreamSettings,
     check_base_url,
     check_key,
     check_url,
-    read_models,
+    read_catalogue,
 )
 
 
@@ -48,6 +49,15 @@ class Settings:
     idle_timeout_seconds: float = 60.0
     """Between two complete lines of the upstream."""
     demo_tokens_per_second: float = 60.0
+
+    # Runnables
+    runnables: tuple[str, ...] = EXAMPLES
+    """What users bring: ``support=myapp.chains:chain, …``; ``none`` for nothing. The file in
+    ``UPSTREAMS`` may have it as its table ``[runnables]``."""
+    checkpoints_url: str = field(default="sqlite:///checkpoints.db", repr=False)
+    """Where graphs keep their threads."""
+    sessions_path: str = "agent_sessions.db"
+    """The SQLite file where agents of OpenAI's SDK keep their threads."""
 
     # Streams
     eventlog_url: str = field(default="sqlite:///streams.db", repr=False)
@@ -101,6 +111,7 @@ class Settings:
         if self.upstream_proxy:
             check_url("UPSTREAM_PROXY", self.upstream_proxy)
         check_key("OPENAI_API_KEY", self.openai_api_key)
+        _ = self.registrations
         if self.port > 65535:
             raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
         if self.catalogue:
@@ -111,6 +122,19 @@ class Settings:
         if self.models and self.model and self.model not in self.models:
             known = f"the models of {self.upstreams}" if self.catalogue else "MODELS"
             raise SettingsError(f"MODEL: {self.model!r} is not one of {known}")
+
+    @property
+    def registrations(self) -> tuple[Registration, ...]:
+        """What is to be registered, in order. Nothing of it was imported. Raises `SettingsError`."""
+        models = {"demo"} if self.is_demo else {*self.models, self.model}
+        found = read_registrations("RUNNABLES", self.runnables)
+        if self.runnables == EXAMPLES:
+            return tuple(each for each in found if each.name not in models)
+        for each in found:
+            if each.name in models:
+                # To clients of OpenAI's dialects a runnable is a model.
+                raise SettingsError(f"RUNNABLES: {each.name} is the name of a model too")
+        return found
 
     @property
     def is_demo(self) -> bool:
@@ -162,7 +186,11 @@ class Settings:
             if text and f.name != "catalogue":
                 given[f.name] = _parse(f.name.upper(), text, f.type)
         if path := given.get("upstreams"):
-            given["catalogue"] = read_models(path, environ)
+            given["catalogue"], runnables = read_catalogue(path, environ)
+            if runnables and "runnables" in given:
+                raise SettingsError(f"RUNNABLES: leave it out, {path} has a table [runnables]")
+            if runnables:
+                given["runnables"] = runnables
         return cls(**given)
 
 

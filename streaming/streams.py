@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Literal
 
 import gevent
@@ -15,15 +16,19 @@ from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (
     START,
     Cursor,
+    Document,
     Done,
     Error,
+    Interrupt,
     Metrics,
     MetricsTick,
     Reasoning,
+    Sources,
     Start,
     Status,
     Token,
     ToolCall,
+    ToolResult,
     Usage,
     decode,
     encode,
@@ -31,6 +36,7 @@ from streaming.events import (
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
 from streaming.reader import Reader
+from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt, Relay, Source
 
@@ -66,7 +72,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A stream at one moment; text, reasoning and tool calls are what came after the cursor given."""
+    """A stream at one moment; all lists and texts are of what came after the cursor given."""
 
     stream_id: str
     state: State
@@ -74,6 +80,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     cursor: str
     reasoning: str = ""
     tool_calls: list[ToolCall] = []
+    tool_results: list[ToolResult] = []
+    sources: list[Document] = []
+    interrupts: list[Interrupt] = []
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     metrics: Metrics | None = None
@@ -99,6 +108,7 @@ class Streams:
         load_source: Callable[[str], Source],
         settings: Settings,
         relay: Relay | None = None,
+        registered: Mapping[str, Registered] = MappingProxyType({}),
     ) -> None:
         self._log = log
         self._load_source = load_source
@@ -119,6 +129,8 @@ class Streams:
         )
         self.questions = Questions(relay, settings.max_streams)
         """What is asked besides runs."""
+        self.registered = registered
+        """The runnables, by the name of their source."""
         self._expiring = gevent.spawn(self._expire_old)
 
     @property
@@ -218,6 +230,9 @@ class Streams:
             text: list[str] = []
             reasoning: list[str] = []
             tool_calls: list[ToolCall] = []
+            tool_results: list[ToolResult] = []
+            documents: list[Document] = []
+            interrupts: list[Interrupt] = []
             seen: dict[str, Any] = {}
             records = reader.next(wait_seconds)
             while records:
@@ -229,6 +244,12 @@ class Streams:
                             reasoning.append(content)
                         case ToolCall() as call:
                             tool_calls.append(call)
+                        case ToolResult() as result:
+                            tool_results.append(result)
+                        case Sources(found):
+                            documents += found
+                        case Interrupt() as interrupt:
+                            interrupts.append(interrupt)
                         case Usage(usage):
                             seen["usage"] = usage
                         case MetricsTick(metrics):
@@ -244,6 +265,9 @@ class Streams:
                 str(reader.cursor),
                 "".join(reasoning),
                 tool_calls,
+                tool_results,
+                documents,
+                interrupts,
                 **seen,
             )
 

@@ -1,4 +1,4 @@
-"""Which upstreams and models there are, as a TOML file says it.
+"""Which upstreams, models and runnables there are, as a TOML file says it.
 
 Every mistake is a `SettingsError` with a sentence that names file, table and
 field. None repeats a value that may hold a key.
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from streaming.errors import SettingsError
+from streaming.registrations import NONE, read_registrations
 
 MAX_FILE_BYTES = 1024 * 1024
 # A model's name goes into a header when it answers for another one.
@@ -62,11 +63,18 @@ class _ModelTable(Struct, forbid_unknown_fields=True):
 Table = TypeVar("Table", _UpstreamTable, _ModelTable)
 
 
-def read_models(path: str, environ: Mapping[str, str]) -> tuple[ModelSettings, ...]:
-    """Return the models of the file at ``path``, in its order. Raises `SettingsError`."""
+def read_catalogue(
+    path: str, environ: Mapping[str, str]
+) -> tuple[tuple[ModelSettings, ...], tuple[str, ...]]:
+    """Return the models of the file at ``path``, in its order, and what it registers as ``RUNNABLES`` does.
+
+    Raises `SettingsError`.
+    """
     said = _parse(path)
-    for name in said.keys() - {"upstreams", "models"}:
-        raise SettingsError(f"{path}: there is no table or field {name!r} here, only upstreams and models")
+    for name in said.keys() - {"upstreams", "models", "runnables"}:
+        raise SettingsError(
+            f"{path}: there is no table or field {name!r} here, only upstreams, models and runnables"
+        )
     upstreams = {
         name: _upstream(f"{path}: [upstreams.{_shown(name)}]", name, table, environ)
         for name, table in _tables(path, said, "upstreams")
@@ -77,7 +85,7 @@ def read_models(path: str, environ: Mapping[str, str]) -> tuple[ModelSettings, .
     }
     for model in models.values():
         _check_fallbacks(f"{path}: [models.{_shown(model.name)}] fallbacks", model, models)
-    return tuple(models.values())
+    return tuple(models.values()), _runnables(f"{path}: [runnables]", said.get("runnables"))
 
 
 def check_url(at: str, url: str) -> None:
@@ -162,6 +170,17 @@ def _upstream(at: str, name: str, table: Any, environ: Mapping[str, str]) -> Ups
             raise SettingsError(f"{at} key: the environment has no variable of this name, or it is empty")
         check_key(f"{at} key", key)
     return UpstreamSettings(name, said.base_url, key, said.responses, said.proxy)
+
+
+def _runnables(at: str, table: Any) -> tuple[str, ...]:
+    """Return the registrations, none where there is no table."""
+    if table is None:
+        return ()
+    if not isinstance(table, dict) or not all(isinstance(place, str) for place in table.values()):
+        raise SettingsError(f'{at}: write lines such as support = "myapp.chains:chain"')
+    registered = tuple(f"{name}={place}" for name, place in table.items()) or (NONE,)
+    read_registrations(at, registered)
+    return registered
 
 
 def _model(at: str, name: str, table: Any, upstreams: Mapping[str, UpstreamSettings]) -> ModelSettings:

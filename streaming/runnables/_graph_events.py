@@ -7,11 +7,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.types import StateSnapshot
 
 from streaming.events import Event, Interrupt, StateUpdate, Token, Usage, json_line
+from streaming.runnables._graph_input import Graph
 from streaming.runnables._graph_messages import MessageEvents
 from streaming.runnables._graph_watch import Watch
 from streaming.runnables._readable import _whole, to_json
 
 STATE_BYTES = 256 * 1024
+WHOLE_BYTES = 1024 * 1024
 INTERRUPTS = "__interrupt__"
 ANSWER_FIELDS = ("answer", "output", "response", "result", "text")
 
@@ -24,28 +26,37 @@ class GraphEvents:
 
     Without modes: text, tool calls, results and interrupts. With modes: what
     they tell as a `StateUpdate`; ``messages`` tells the text as it does without
-    modes, and before it, whenever another node speaks, which one.
+    modes, and before it, whenever another node speaks, which one. ``chunks``
+    and ``output`` tell besides the text what the graph itself yields or returns.
     """
 
-    def __init__(self, modes: Sequence[str], watch: Watch) -> None:
+    def __init__(self, modes: Sequence[str], watch: Watch, graph: Graph) -> None:
         self.interrupted = False
         self.at_breakpoint = False
-        self._shown = frozenset(modes)
+        self._shown = frozenset(modes) - {"chunks", "output"}
+        own = graph.stream_mode
+        self._chunk_modes = () if "chunks" not in modes else (own,) if isinstance(own, str) else tuple(own)
+        self._output_channels = graph.output_channels if "output" in modes else None
         self._watch = watch
         self._messages = MessageEvents()
         self._speaker: tuple[object, ...] = ()
         self._interrupts: set[str] = set()
+        self._waiting: list[Any] = []
         self._last: Any = None
         self._usage: dict[str, Any] | None = None
 
     @property
     def streamed(self) -> list[str]:
         """The modes to ask LangGraph for. Interrupts are told by updates."""
-        return sorted(self._shown | {"updates"} if self._shown else {"messages", "updates", "values"})
+        shown = {*self._shown, "updates"} if self._shown else {"messages", "updates", "values"}
+        return sorted(shown | {*self._chunk_modes} | ({"values"} if self._output_channels else set()))
 
     def of(self, part: Part) -> list[Event]:
         namespace, mode, told = part
         found = [*self._found(), *self._of(list(map(_whole, namespace)), mode, told)]
+        if mode in self._chunk_modes and not namespace:
+            chunk = told if len(self._chunk_modes) == 1 else [mode, told]
+            found.append(StateUpdate("chunk", to_json(chunk, WHOLE_BYTES)))
         if self._watch.usage is not self._usage:
             self._usage = self._watch.usage
             found.append(Usage(self._usage or {}))
@@ -63,7 +74,18 @@ class GraphEvents:
         is_silent = not self._shown and not self._messages.has_text and not self.interrupted
         if is_silent and (text := _answer(self._last)):
             found.append(Token(_whole(text)))
+        if self._output_channels:
+            found.append(StateUpdate("output", to_json(self._output(self._output_channels), WHOLE_BYTES)))
         return found
+
+    def _output(self, channels: str | Sequence[str]) -> Any:
+        """Return what ``invoke()`` would."""
+        if not isinstance(self._last, dict):
+            return self._last
+        if isinstance(channels, str):
+            return self._last.get(channels, self._last)
+        output = {name: self._last[name] for name in channels if name in self._last}
+        return output | ({INTERRUPTS: self._waiting} if self._waiting else {})
 
     def _found(self) -> list[Event]:
         found: list[Event] = [*self._watch.sources]
@@ -108,6 +130,7 @@ class GraphEvents:
             # A subgraph's is told again by the graphs around it.
             if interrupt.id not in self._interrupts:
                 self._interrupts.add(interrupt.id)
+                self._waiting.append(interrupt)
                 yield Interrupt(interrupt.id, to_json(interrupt.value, STATE_BYTES))
 
 

@@ -11,6 +11,7 @@ from langgraph.pregel import Pregel
 from langgraph.types import Command, StateSnapshot
 
 from streaming.errors import InvalidRequest
+from streaming.runnables._langchain_objects import decoded
 from streaming.sources import Prompt
 
 Graph = Pregel[Any, Any, Any, Any]
@@ -96,7 +97,7 @@ def input_of(prompt: Prompt, graph: Graph, before: StateSnapshot | None) -> Any:
         if isinstance(given := prompt.input, dict) and given and names and not set(given) & set(names):
             fields = ", ".join(names[:10])
             raise InvalidRequest(f"this graph takes none of these fields, but: {fields}", param="input")
-        return prompt.input
+        return decoded(prompt.input)
     past = _messages_of(before)
     if "messages" in names:
         return {"messages": [*_unanswered(past), *_messages(prompt, after_answer=bool(past))]}

@@ -11,8 +11,10 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
+from pydantic import ValidationError
 
 from streaming.errors import InvalidRequest
+from streaming.runnables._langchain_objects import decoded
 from streaming.sources import Prompt
 
 CONVERSATION_KEYS = ("messages", "conversation")
@@ -30,7 +32,7 @@ class Inputs:
     def input_of(self, prompt: Prompt) -> Any:
         """Raises `InvalidRequest`."""
         if prompt.input is not None:
-            return prompt.input
+            return decoded(prompt.input)
         schema = self._schema
         kinds = _kinds(schema)
         keys = _keys(schema) if "object" in kinds and "string" not in kinds else []
@@ -39,6 +41,19 @@ class Inputs:
         if "array" in kinds:  # a chat model takes text too, but then forgets what was said before
             return _messages(prompt)
         return _last_text(prompt)
+
+    def misfit(self, value: Any) -> InvalidRequest | None:
+        """Return what is wrong with an input by the runnable's own schema; ``None`` if nothing is."""
+        try:
+            schema: Any = self._runnable.get_input_schema()
+            schema.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            at = ".".join(["input", *map(str, first["loc"])])[:200]
+            return InvalidRequest(f"{at}: {first['msg']}", code="wrong_type", param=at)
+        except Exception:  # a schema of the user's own types may not be one
+            pass
+        return None
 
     def _dict(self, keys: list[str], prompt: Prompt) -> dict[str, Any]:
         found: dict[str, Any] = {}

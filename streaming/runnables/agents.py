@@ -56,6 +56,8 @@ NOT_HERE = {
     "n": "an agent has one answer",
 }
 
+MODES = ()
+
 # Its traces would go to OpenAI, whoever's model it is.
 set_tracing_disabled(True)
 
@@ -236,4 +238,4 @@ def accepts(found: object) -> bool:
 def create(found: Agent[Any], settings: Settings, **options: Any) -> Source:
     """``options``: those of `AgentSource`, as ``sessions_path``."""
     scope_http_clients()  # those of its tools
-    return AgentSource(found, settings, **options)
+    return AgentSource(found, settings, **{"sessions_path": settings.sessions_path, **options})

@@ -9,13 +9,13 @@ only runs on the worker's asyncio loop.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from streaming.errors import InvalidRequest
-from streaming.events import Done, Event
+from streaming.errors import InvalidRequest, RunnableFailed
+from streaming.events import Done, Event, StateUpdate
 from streaming.runnables import _clients, _feed
 from streaming.runnables._failures import failure_of
 from streaming.runnables._feed import Tell
@@ -25,11 +25,15 @@ from streaming.runnables._langchain_events import tell_events, tell_events_async
 from streaming.runnables._langchain_handler import AnswerHandler
 from streaming.runnables._langchain_input import Configurations, Inputs
 from streaming.runnables._langchain_text import Answer
+from streaming.runnables._readable import to_json
 from streaming.runnables._scoped import scope_http_clients
 from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, Source
 
-EVENTS_MODE = ("events",)
+MODES = ("chunks", "output", "events")
+"""What ``stream()`` yields and ``invoke()`` returns, told besides the text; or StreamEvents."""
+PARTS = {"chunks": "chunk", "output": "output"}
+MAX_CHUNK_BYTES = 1024 * 1024
 
 
 class LangChainSource:
@@ -43,18 +47,22 @@ class LangChainSource:
 
     def events(self, prompt: Prompt) -> Batches:
         modes = tuple(prompt.modes)
-        if modes not in ((), EVENTS_MODE):
+        mode = modes[0] if modes else ""
+        if len(modes) > 1 or (mode and mode not in MODES):
             raise InvalidRequest(
-                "modes: this runnable has only the mode events", code="unknown_mode", param="modes"
+                f"modes: for this runnable one of {', '.join(MODES)}", code="unknown_mode", param="modes"
             )
         value = self._inputs.input_of(prompt)
         config = self._configurations.config_of(prompt)
         try:
-            yield from self._events(value, config) if modes else self._answer(value, config)
+            yield from self._events(value, config) if mode == "events" else self._answer(value, config, mode)
         except Exception as error:
-            raise failure_of(error) from None
+            failure = failure_of(error)
+            if isinstance(failure, RunnableFailed) and (misfit := self._inputs.misfit(value)):
+                raise misfit from None
+            raise failure from None
 
-    def _answer(self, value: Any, config: RunnableConfig) -> Batches:
+    def _answer(self, value: Any, config: RunnableConfig, mode: str) -> Batches:
         handler: AnswerHandler | None = None
 
         def configured(tell: Tell[Event]) -> tuple[AnswerHandler, RunnableConfig]:
@@ -62,24 +70,41 @@ class LangChainSource:
             handler = AnswerHandler(tell)
             return handler, {**config, "callbacks": [handler]}
 
+        def tell_part(chunk: Any, tell: Tell[Event]) -> None:
+            if mode:
+                tell(StateUpdate(PARTS[mode], to_json(chunk, MAX_CHUNK_BYTES)))
+
         def run(tell: Tell[Event]) -> None:
             handler, with_handler = configured(tell)
             answer = Answer()
-            with closed(self._runnable.stream(value, with_handler)) as chunks:
+            with closed(self._parts(value, with_handler, mode)) as chunks:
                 for chunk in chunks:
+                    tell_part(chunk, tell)
                     _tell_all(answer.add(chunk), handler, tell)
             _tell_all(answer.end(), handler, tell)
 
         async def run_async(tell: Tell[Event]) -> None:
             handler, with_handler = configured(tell)
             answer = Answer()
-            async for chunk in self._runnable.astream(value, with_handler):
+            async for chunk in self._aparts(value, with_handler, mode):
+                tell_part(chunk, tell)
                 _tell_all(answer.add(chunk), handler, tell)
             _tell_all(answer.end(), handler, tell)
 
         yield from told_by_async(run_async) if self._is_async else _feed.told_by(run)
         assert handler is not None
         yield [Done(handler.finish_reason, handler.usage.sum)]
+
+    def _parts(self, value: Any, config: RunnableConfig, mode: str) -> Iterator[Any]:
+        if mode == "output":
+            # Not all that is yielded adds up to this.
+            return iter([self._runnable.invoke(value, config)])
+        return self._runnable.stream(value, config)
+
+    def _aparts(self, value: Any, config: RunnableConfig, mode: str) -> AsyncIterator[Any]:
+        if mode == "output":
+            return _one(self._runnable.ainvoke(value, config))
+        return self._runnable.astream(value, config)
 
     def _events(self, value: Any, config: RunnableConfig) -> Batches:
         def run(tell: Tell[Event]) -> None:
@@ -90,6 +115,10 @@ class LangChainSource:
 
         yield from told_by_async(run_async) if self._is_async else _feed.told_by(run)
         yield [Done("stop")]
+
+
+async def _one(coming: Awaitable[Any]) -> AsyncIterator[Any]:
+    yield await coming
 
 
 def _tell_all(events: Iterable[Event], handler: AnswerHandler, tell: Tell[Event]) -> None:

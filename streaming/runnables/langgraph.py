@@ -35,7 +35,9 @@ from streaming.settings import Settings
 from streaming.sources import Batches, Prompt, Source
 
 EVENTS_MODE = ("events",)
-MODES = frozenset(get_args(StreamMode))
+WHOLE_MODES = ("chunks", "output")
+"""What ``stream()`` of the graph yields, and what ``invoke()`` returns."""
+MODES = (*sorted(get_args(StreamMode)), *WHOLE_MODES, *EVENTS_MODE)
 
 
 def accepts(found: object) -> bool:
@@ -53,14 +55,16 @@ class GraphSource:
 
     def __init__(self, graph: Graph, settings: Settings) -> None:
         self._graph = graph
-        self._checkpoints_url = getattr(settings, "checkpoints_url", _checkpoints.DEFAULT_URL)
+        self._checkpoints_url = settings.checkpoints_url
         self._is_async = is_async_only(graph)
 
     def events(self, prompt: Prompt) -> Batches:
         modes = tuple(prompt.modes)
-        if modes != EVENTS_MODE and (unknown := sorted(set(modes) - MODES)):
-            known = ", ".join(sorted(MODES))
-            message = f"modes: none is called {unknown[0][:100]!r}; known: {known}, and events by itself"
+        known = MODES[: -len(EVENTS_MODE)]
+        if modes != EVENTS_MODE and (unknown := sorted(set(modes) - set(known))):
+            message = (
+                f"modes: none is called {unknown[0][:100]!r}; known: {', '.join(known)}, and events by itself"
+            )
             raise InvalidRequest(message, param="modes", code="unknown_mode")
         run = self._prepare(prompt)
         yield [Status("thinking", 0)]
@@ -114,7 +118,7 @@ class _Run:
         self.given = given
         self.config = config
         self.watch = Watch()
-        self._events = GraphEvents(modes, self.watch)
+        self._events = GraphEvents(modes, self.watch, graph)
         self._begun = False
         self._options: dict[str, Any] = {
             "config": {**config, "callbacks": [self.watch]},

@@ -26,6 +26,7 @@ from streaming.sources import Source
 
 __all__ = ["ToolError", "ToolLoop", "accepts", "create"]
 
+MODES = ()
 API = Literal["chat", "responses"]
 
 

@@ -7,11 +7,14 @@ import msgspec
 from flask import Request
 from msgspec import UNSET, Struct, UnsetType
 
+from streaming import plugins
 from streaming.errors import InvalidRequest
+from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt
-from streaming.streams import Order
+from streaming.streams import Order, Streams
 from streaming.web import _bodies, _errors
+from streaming.web import _runnable_orders as orders
 
 RANGES = {
     "temperature": (0, 2),
@@ -61,9 +64,13 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
     message_id: str | None = None
     timeout_seconds: float | None = None
     continues: str | None = None
+    input: Any = None
+    thread: str | None = None
+    mode: str | list[str] | UnsetType = UNSET
+    config: dict[str, Any] | UnsetType = UNSET
 
 
-def from_body(request: Request, settings: Settings) -> Order:
+def from_body(request: Request, settings: Settings, streams: Streams) -> Order:
     """Read ``POST /streams``. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
     create = _convert(_bodies.read_json(request, settings))
@@ -72,13 +79,21 @@ def from_body(request: Request, settings: Settings) -> Order:
         _bodies.check_key(key, "Idempotency-Key")
     elif create.message_id is not None:
         key = _bodies.check_key(create.message_id, "message_id")
-    return _order(create, f"POST /streams {key}" if key else None, settings)
+    return _order(create, f"POST /streams {key}" if key else None, settings, streams)
 
 
-def from_query(request: Request, settings: Settings) -> Order:
+def from_query(request: Request, settings: Settings, streams: Streams) -> Order:
     """Read ``GET /stream?prompt=…``. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
-    known = {"prompt", "model", "message_id", "instructions", "source", "on_disconnect"} | READER_PARAMETERS
+    known = {
+        "prompt",
+        "model",
+        "message_id",
+        "instructions",
+        "source",
+        "thread",
+        "on_disconnect",
+    } | READER_PARAMETERS
     for name in request.args:
         if name not in known:
             raise _bodies.unknown_field(name)
@@ -87,10 +102,10 @@ def from_query(request: Request, settings: Settings) -> Order:
     key = create.message_id
     if key is not None:
         _bodies.check_key(key, "message_id")
-    return _order(create, f"GET /stream {key}" if key else None, settings)
+    return _order(create, f"GET /stream {key}" if key else None, settings, streams)
 
 
-def from_form(request: Request, settings: Settings) -> Order:
+def from_form(request: Request, settings: Settings, streams: Streams) -> Order:
     """Read the page's own form, as a browser without JavaScript sends it. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
     request.max_form_memory_size = settings.max_body_bytes
@@ -98,11 +113,11 @@ def from_form(request: Request, settings: Settings) -> Order:
     create = Create(prompt=request.form.get("prompt", "").replace("\r\n", "\n"))
     key = request.form.get("message_id")
     if key is None:
-        return _order(create, None, settings)
+        return _order(create, None, settings, streams)
     _bodies.check_key(key, "message_id")
     # The browser may send the same form again with another question in it.
     asked = hashlib.sha256(str(create.prompt).encode()).hexdigest()
-    return _order(create, f"POST / {key} {asked}", settings)
+    return _order(create, f"POST / {key} {asked}", settings, streams)
 
 
 READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "usage", "wait"})
@@ -115,26 +130,72 @@ def _convert(asked: Any) -> Create:
         _bodies.refuse(error)
 
 
-def _order(create: Create, key: str | None, settings: Settings) -> Order:
-    if (create.prompt is None) == (create.messages is None):
-        raise InvalidRequest("give either prompt or messages", code="required", param="prompt")
-    messages = _messages(create, settings)
-    params = msgspec.to_builtins(create.params)
-    _check_params(create.params)
-    model = _bodies.model_of(create.model, settings)
+def _order(create: Create, key: str | None, settings: Settings, streams: Streams) -> Order:
     if create.timeout_seconds is not None and create.timeout_seconds <= 0:
         raise InvalidRequest("timeout_seconds: more than 0", code="wrong_value", param="timeout_seconds")
+    runnable = streams.registered.get(create.source)
+    if runnable is None:
+        prompt = _prompt(create, settings)
+        asked: dict[str, Any] = {"prompt": _bodies.last_user_text(prompt.messages), "model": prompt.model}
+    else:
+        prompt = _runnable_prompt(create, settings, runnable)
+        said = prompt.input if prompt.messages == [] else _bodies.last_user_text(prompt.messages)
+        asked = {"prompt": orders.shown(said), "model": prompt.model, "modes": list(prompt.modes)}
     canonical = msgspec.json.encode(create, order="deterministic")
     return Order(
         source=create.source,
-        prompt=Prompt(model, messages, params),
-        asked={"prompt": _bodies.last_user_text(messages), "model": model, "source": create.source},
+        prompt=prompt,
+        asked={**asked, "source": create.source},
         on_disconnect=create.on_disconnect,
         timeout_seconds=create.timeout_seconds,
         key=key,
         fingerprint=hashlib.sha256(canonical).hexdigest(),
         request_id=_errors.request_id(),
         continues=create.continues or "",
+    )
+
+
+def _prompt(create: Create, settings: Settings) -> Prompt:
+    given = {"input": create.input is not None, "thread": create.thread is not None}
+    given |= {"mode": create.mode is not UNSET, "config": create.config is not UNSET}
+    if create.source in plugins.names("sources"):
+        for name, is_given in given.items():
+            if is_given:
+                raise InvalidRequest(
+                    f"{name}: the source {create.source} has none, only runnables have",
+                    code="wrong_value",
+                    param=name,
+                )
+    if (create.prompt is None) == (create.messages is None):
+        raise InvalidRequest("give either prompt or messages", code="required", param="prompt")
+    messages = _messages(create, settings)
+    _check_params(create.params)
+    return Prompt(_bodies.model_of(create.model, settings), messages, msgspec.to_builtins(create.params))
+
+
+def _runnable_prompt(create: Create, settings: Settings, runnable: Registered) -> Prompt:
+    if create.model not in (None, runnable.name):
+        raise InvalidRequest(
+            f"model: {runnable.name} has its own, leave this out", code="wrong_value", param="model"
+        )
+    if [create.prompt, create.messages, create.input].count(None) != 2:
+        raise InvalidRequest("give one of prompt, messages and input", code="required", param="prompt")
+    messages = []
+    if create.input is None:
+        messages = _messages(create, settings)
+    else:
+        for name, given in (("instructions", create.instructions), ("continues", create.continues)):
+            if given is not None:
+                raise InvalidRequest(f"{name}: not with input", code="wrong_value", param=name)
+    _check_params(create.params)
+    return Prompt(
+        runnable.name,
+        messages,
+        msgspec.to_builtins(create.params),
+        orders.check_input(create.input, settings),
+        orders.check_thread(create.thread) if create.thread is not None else "",
+        orders.check_modes(create.mode, runnable) if create.mode is not UNSET else (),
+        orders.check_config(create.config, runnable) if create.config is not UNSET else {},
     )
 
 

@@ -1,6 +1,7 @@
 """Read a request to OpenAI's chat completions."""
 
 import hashlib
+from collections.abc import Container
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -58,8 +59,8 @@ class ChatOrder(NamedTuple):
     wants: Wants
 
 
-def read(request: Request, settings: Settings) -> ChatOrder:
-    """Read ``POST /v1/chat/completions``. Raises `InvalidRequest`."""
+def read(request: Request, settings: Settings, runnables: Container[str] = ()) -> ChatOrder:
+    """Read ``POST /v1/chat/completions``; ``model`` may be one of ``runnables``. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
     body = _v1.check_fields(_bodies.read_json(request, settings))
     if "messages" not in body:
@@ -72,14 +73,16 @@ def read(request: Request, settings: Settings) -> ChatOrder:
         raise InvalidRequest("stream_options: only with stream", code="wrong_value", param="stream_options")
     _bodies.check_shape(asked.messages)
     _bodies.check_size(asked.messages, "messages", settings)
-    model = _bodies.model_of(asked.model, settings)
+    is_runnable = asked.model is not None and asked.model in runnables
+    model = asked.model if is_runnable and asked.model else _bodies.model_of(asked.model, settings)
+    source = model if is_runnable else "chat"
     key = request.headers.get("Idempotency-Key")
     if key is not None:
         _bodies.check_key(key, "Idempotency-Key")
-    about = {"prompt": _bodies.last_user_text(asked.messages), "model": model, "source": "chat"}
+    about = {"prompt": _bodies.last_user_text(asked.messages), "model": model, "source": source}
     params = {name: value for name, value in body.items() if name not in OURS}
     order = Order(
-        source="chat",
+        source=source,
         prompt=Prompt(model, asked.messages, params),
         asked=about,
         # Who names a request may ask again, and finds the run still going.

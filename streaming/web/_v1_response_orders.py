@@ -1,7 +1,7 @@
 """Read a request to OpenAI's Responses."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from streaming.errors import InvalidRequest
 from streaming.formats.openai_responses import ECHOED
 from streaming.settings import Settings
 from streaming.sources import Prompt
+from streaming.sources._response_as_chat import chat_of
 from streaming.streams import Order
 from streaming.web import _bodies, _errors, _v1
 from streaming.web import _v1_response_items as items
@@ -62,8 +63,17 @@ class ResponseOrder(NamedTuple):
     background: bool
 
 
-def read(request: Request, settings: Settings, earlier_turns: Callable[[str], list[JSON]]) -> ResponseOrder:
-    """Read ``POST /v1/responses``; ``earlier_turns`` finds those of a response. Raises `InvalidRequest`."""
+def read(
+    request: Request,
+    settings: Settings,
+    earlier_turns: Callable[[str], list[JSON]],
+    runnables: Container[str] = (),
+) -> ResponseOrder:
+    """Read ``POST /v1/responses``; ``earlier_turns`` finds those of a response.
+
+    ``model`` may be one of ``runnables``, which is told everything as messages.
+    Raises `InvalidRequest`.
+    """
     _bodies.check_origin(request)
     body = _v1.check_fields(_bodies.read_json(request, settings))
     try:
@@ -71,7 +81,8 @@ def read(request: Request, settings: Settings, earlier_turns: Callable[[str], li
     except msgspec.ValidationError as error:
         _bodies.refuse(error)
     _check_keeping(asked)
-    model = _bodies.model_of(asked.model, settings)
+    is_runnable = asked.model is not None and asked.model in runnables
+    model = asked.model if is_runnable and asked.model else _bodies.model_of(asked.model, settings)
     key = request.headers.get("Idempotency-Key")
     if key is not None:
         _bodies.check_key(key, "Idempotency-Key")
@@ -81,13 +92,15 @@ def read(request: Request, settings: Settings, earlier_turns: Callable[[str], li
     told = [*items.said_again(earlier), *new]
     kept = [*earlier, *map(items.kept, new)]
     items.check_size(kept, asked.instructions or "", settings)
+    said = {**_passed_on(body), "input": told}
+    source = model if is_runnable else "responses"
     order = Order(
-        source="responses",
-        prompt=Prompt(model, [], response={**_passed_on(body), "input": told}),
+        source=source,
+        prompt=Prompt(model, *chat_of(said)) if is_runnable else Prompt(model, [], response=said),
         asked={
             "prompt": items.last_user_text(new),
             "model": model,
-            "source": "responses",
+            "source": source,
             "response": {name: body[name] for name in ECHOED & body.keys()},
             "input": kept,
         },

@@ -63,7 +63,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.post("/")
     def ask() -> Response:
         try:
-            started = streams.start(_orders.from_form(request, settings))
+            started = streams.start(_orders.from_form(request, settings, streams))
         except StreamingError as error:
             return _refusal(settings, error, typed=request.form.get("prompt", ""))
         return make_response(redirect(url_for(".show", stream=started.stream_id), 303))

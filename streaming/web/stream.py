@@ -14,7 +14,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.get("/stream")
     def ask() -> Response:
-        order = _orders.from_query(request, settings)
+        order = _orders.from_query(request, settings, streams)
         wishes = Wishes.of(request, "simple", lambda: order.asked)
         after = cursor_of(request)
         if request.method == "HEAD":

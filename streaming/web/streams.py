@@ -14,7 +14,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.post("")
     def start() -> Response:
-        order = _orders.from_body(request, settings)
+        order = _orders.from_body(request, settings, streams)
         follow = _wants_events()
         wishes = Wishes.of(request, "native", lambda: order.asked)
         started = streams.start(order)

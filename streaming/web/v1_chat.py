@@ -14,7 +14,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.post("/chat/completions")
     def complete() -> Response:
-        order, streamed, wants = _v1_chat_orders.read(request, settings)
+        order, streamed, wants = _v1_chat_orders.read(request, settings, streams.registered)
         started = streams.start(order)
         _v1.announce(started)
         reader = streams.reader(started.stream_id)

@@ -40,7 +40,10 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
 
 class KnownModels:
-    """The models a request may name: those of the settings, else what the upstream says that it has."""
+    """The models a request may name: those of the settings, else what the upstream says that it has.
+
+    To clients of OpenAI's dialects a runnable is one of them.
+    """
 
     def __init__(self, streams: Streams, settings: Settings) -> None:
         self._streams = streams
@@ -52,9 +55,10 @@ class KnownModels:
         self._asking = Lock()
 
     def all(self) -> list[Model]:
-        """Return them all. Waits up to `ASK_SECONDS` for the upstream, once a minute."""
-        # Whatever else a request may name, besides models, joins them here.
-        return [Model(name) for name in self._named] or self._upstreams()
+        """Return them all, runnables too. Waits up to `ASK_SECONDS` for the upstream, once a minute."""
+        found = [Model(name) for name in self._named] or self._upstreams()
+        runnables = self._streams.registered
+        return [*(model for model in found if model.id not in runnables), *map(Model, runnables)]
 
     def _upstreams(self) -> list[Model]:
         with self._asking:

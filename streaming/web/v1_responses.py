@@ -25,7 +25,10 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.post("/responses")
     def respond() -> Response:
         order, streamed, background = _v1_response_orders.read(
-            request, settings, lambda previous: _v1_kept_responses.earlier_turns(streams, previous)
+            request,
+            settings,
+            lambda previous: _v1_kept_responses.earlier_turns(streams, previous),
+            streams.registered,
         )
         started = streams.start(order)
         _v1.announce(started)

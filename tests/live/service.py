@@ -148,6 +148,7 @@ class Service:
             "OPENAI_BASE_URL": upstream_url,
             "OPENAI_API_KEY": SECRET_KEY,
             "MODEL": "test-model",
+            "RUNNABLES": "none",
             **(environment or {}),
         }
         bind = ["-b", f"127.0.0.1:{self.port}", "-w", str(workers)]

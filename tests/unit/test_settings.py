@@ -54,6 +54,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "log_level": "DEBUG",
         "model": "m-2",
         "models": ("m-1", "m-2"),
+        "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
     }
     for f in fields(Settings):
         if f.name in ("upstreams", "catalogue"):

@@ -20,7 +20,7 @@ from streaming.streams import Streams
 from streaming.web import _errors
 from tests.doubles import Heard, parse_event_stream
 
-FAST = Settings(demo_tokens_per_second=0, eventlog_url="memory://")
+FAST = Settings(demo_tokens_per_second=0, eventlog_url="memory://", runnables=("none",))
 
 
 class Service:
