@@ -8,7 +8,7 @@ from typing import Any
 
 from streaming import plugins
 from streaming.errors import SettingsError
-from streaming.registrations import Registration
+from streaming.registrations import EXAMPLES, Registration
 from streaming.runnables import Registered
 from streaming.runnables._declared import configurable_of
 from streaming.settings import Settings
@@ -19,14 +19,24 @@ logger = logging.getLogger(__name__)
 def load_registered(settings: Settings) -> dict[str, Registered]:
     """Import what the settings register, and return it by its name. Raises `SettingsError`.
 
-    To be called in the process that serves: what is imported may open connections.
+    An example that cannot be had is left out, since nobody asked for it: its model
+    may not be one of the upstreams. To be called in the process that serves: what
+    is imported may open connections.
     """
     if not settings.registrations:
         return {}
     from streaming.runnables import _clients
 
     _clients.use(settings)  # before they are imported: their models ask the upstreams of these settings
-    return {each.name: _load(each, settings) for each in settings.registrations}
+    loaded = {}
+    for each in settings.registrations:
+        try:
+            loaded[each.name] = _load(each, settings)
+        except SettingsError as error:
+            if settings.runnables != EXAMPLES:
+                raise
+            logger.warning("an example is left out", extra={"runnable": each.name, "why": str(error)})
+    return loaded
 
 
 def _load(registration: Registration, settings: Settings) -> Registered:
@@ -54,7 +64,7 @@ def _find(registration: Registration) -> Any:
         raise _unusable(registration, f"{registration.module} needs the module {missing}") from error
     except (Exception, SystemExit) as error:
         # Its words may quote a key, but whoever starts the service may see the log.
-        logger.exception("a runnable cannot be imported", extra={"runnable": registration.name})
+        logger.warning("a runnable cannot be imported", extra={"runnable": registration.name}, exc_info=True)
         raise _unusable(
             registration, f"importing {registration.module} raised {type(error).__name__}: {error}"
         ) from error

@@ -139,6 +139,21 @@ def test_an_unknown_source_is_refused_with_the_names_of_the_runnables_too() -> N
         streams.close()
 
 
+def test_an_example_that_cannot_be_had_is_left_out_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = "examples.tool_loop:assistant"
+    examples = (f"tools={place}", "gone=examples.gone:x")
+    monkeypatch.setattr("streaming.settings.EXAMPLES", examples)
+    monkeypatch.setattr("streaming.runnables._registry.EXAMPLES", examples)
+
+    assert list(load_registered(settings(*examples))) == ["tools"]
+    assert (
+        refused(f"tools={place}", "gone=examples.gone:y")
+        == "RUNNABLES: gone: there is no module examples.gone"
+    )
+
+
 FRAMEWORKS = ("langchain_core", "langchain", "langgraph", "agents", "langchain_openai")
 
 
