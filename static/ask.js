@@ -33,13 +33,14 @@ export function newKey() {
  *
  * @param {string} url where runs are created
  * @param {string} prompt
+ * @param {string} source what answers: `chat`, or a runnable's name
  * @param {string} key of `newKey`
  * @returns {Promise<string>} the stream's id. Rejects with `NotAsked`
  */
-export async function ask(url, prompt, key) {
+export async function ask(url, prompt, source, key) {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await askOnce(url, prompt, key);
+      return await askOnce(url, prompt, source, key);
     } catch (error) {
       if (!error.retryable || attempt === ATTEMPTS) throw error;
     }
@@ -47,14 +48,14 @@ export async function ask(url, prompt, key) {
   }
 }
 
-async function askOnce(url, prompt, key) {
+async function askOnce(url, prompt, source, key) {
   let response;
   let body;
   try {
     response = await fetch(url, {
       method: "POST",
       headers: { "Content-Type": "application/json", Accept: "application/json", "Idempotency-Key": key },
-      body: JSON.stringify({ prompt }),
+      body: JSON.stringify({ prompt, source }),
     });
     body = await response.json();
   } catch {

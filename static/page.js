@@ -72,41 +72,43 @@ function isSilent() {
   return run.doing !== "stopping" && Date.now() - run.heardAt > SILENT_MS;
 }
 
-/** Offer to ask `text` again. */
-function offer(text, label) {
+/** Offer to ask `source` for `text` again. */
+function offer(text, source, label) {
   again.elements.prompt.value = text;
+  again.elements.source.value = source;
   again.querySelector("button").textContent = label;
 }
 
 // Asking
 
-async function submit(text) {
+async function submit(text, source) {
   if (send.disabled || !text.trim()) return;
   const sendHadFocus = document.activeElement === send;
-  const asked = unanswered?.text === text ? unanswered : { text, key: newKey() };
+  const same = unanswered?.text === text && unanswered.source === source;
+  const asked = same ? unanswered : { text, source, key: newKey() };
   run?.follower.close();
   run = null;
   setState("busy", DOING.asking);
   let id;
   try {
-    id = await ask(page.dataset.streams, text, asked.key);
+    id = await ask(page.dataset.streams, text, source, asked.key);
   } catch (error) {
     unanswered = error.retryable ? asked : null;
-    offer(text, "Retry");
+    offer(text, source, "Retry");
     setState(error.retryable ? "error" : "refused", error.message);
     (error.retryable ? again.querySelector("button") : prompt).focus();
     return;
   }
   unanswered = null;
-  showQuestion(id, text);
+  showQuestion(id, text, source);
   start(id, "", "");
   goToEnd();
   if (sendHadFocus) stop.focus();
 }
 
-function showQuestion(id, text) {
+function showQuestion(id, text, source) {
   if (prompt.value === text) prompt.value = "";
-  offer(text, "Ask again");
+  offer(text, source, "Ask again");
   intro.hidden = true;
   conversation.hidden = another.hidden = false;
   question.textContent = text;
@@ -240,12 +242,12 @@ async function cancel() {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  submit(prompt.value);
+  submit(prompt.value, form.elements.source?.value ?? "chat");
 });
 
 again.addEventListener("submit", (event) => {
   event.preventDefault();
-  submit(again.elements.prompt.value);
+  submit(again.elements.prompt.value, again.elements.source.value);
 });
 
 prompt.addEventListener("keydown", (event) => {

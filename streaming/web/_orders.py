@@ -110,13 +110,14 @@ def from_form(request: Request, settings: Settings, streams: Streams) -> Order:
     _bodies.check_origin(request)
     request.max_form_memory_size = settings.max_body_bytes
     # A form's line ends are CRLF, whatever was typed.
-    create = Create(prompt=request.form.get("prompt", "").replace("\r\n", "\n"))
+    prompt = request.form.get("prompt", "").replace("\r\n", "\n")
+    create = Create(prompt=prompt, source=request.form.get("source", "chat"))
     key = request.form.get("message_id")
     if key is None:
         return _order(create, None, settings, streams)
     _bodies.check_key(key, "message_id")
     # The browser may send the same form again with another question in it.
-    asked = hashlib.sha256(str(create.prompt).encode()).hexdigest()
+    asked = hashlib.sha256(f"{create.source} {prompt}".encode()).hexdigest()
     return _order(create, f"POST / {key} {asked}", settings, streams)
 
 

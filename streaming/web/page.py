@@ -1,6 +1,8 @@
 """``/``: the page. The server writes the question and the text so far; a script goes on from there."""
 
 import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -30,11 +32,15 @@ _FINISHED = {
 }
 
 
+Page = Callable[..., Response]
+
+
 class Conversation(NamedTuple):
     """What the page shows of one stream."""
 
     stream_id: str
     question: str
+    source: str
     model: str
     text: str
     reasoning: str
@@ -48,24 +54,28 @@ class Conversation(NamedTuple):
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
     blueprint = Blueprint("page", __name__)
+    page = partial(_page, settings, list(streams.registered))
+    refusal = partial(_refusal, page)
 
     @blueprint.get("/")
     def show() -> Response:
         stream_id = request.args.get("stream")
         if not stream_id:
-            return _page(settings)
+            return page()
         try:
             conversation = _conversation(streams, stream_id)
         except StreamingError as error:
-            return _refusal(settings, error)
-        return _page(settings, conversation=conversation)
+            return refusal(error)
+        return page(conversation=conversation, chosen=conversation.source)
 
     @blueprint.post("/")
     def ask() -> Response:
         try:
             started = streams.start(_orders.from_form(request, settings, streams))
         except StreamingError as error:
-            return _refusal(settings, error, typed=request.form.get("prompt", ""))
+            return refusal(
+                error, typed=request.form.get("prompt", ""), chosen=request.form.get("source", "chat")
+            )
         return make_response(redirect(url_for(".show", stream=started.stream_id), 303))
 
     blueprint.add_app_template_filter(_exactly, "exactly")
@@ -74,15 +84,19 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
 def _page(
     settings: Settings,
+    runnables: Sequence[str],
     status: int = 200,
     *,
     conversation: Conversation | None = None,
     refusal: ErrorInfo | None = None,
     typed: str = "",
+    chosen: str = "chat",
 ) -> Response:
     html = render_template(
         "index.html",
         settings=settings,
+        runnables=runnables,
+        chosen=chosen,
         conversation=conversation,
         refusal=refusal,
         typed=typed,
@@ -91,9 +105,9 @@ def _page(
     return Response(html, status, HEADERS, content_type="text/html; charset=utf-8")
 
 
-def _refusal(settings: Settings, error: StreamingError, typed: str = "") -> Response:
+def _refusal(page: Page, error: StreamingError, typed: str = "", chosen: str = "chat") -> Response:
     info = error.info(request_id=_errors.request_id())
-    response = _page(settings, error.status, refusal=info, typed=typed)
+    response = page(error.status, refusal=info, typed=typed, chosen=chosen)
     if error.retry_after_seconds is not None:
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
     return response
@@ -106,6 +120,7 @@ def _conversation(streams: Streams, stream_id: str) -> Conversation:
     return Conversation(
         stream_id,
         asked["prompt"],
+        asked["source"],
         asked["model"],
         snapshot.text,
         snapshot.reasoning,

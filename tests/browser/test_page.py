@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Request, Route, expect
 
-from tests.browser.conftest import LAN_HOST, Cable, StartService
+from tests.browser.conftest import DEMO, LAN_HOST, Cable, StartService
 from tests.live.service import Service, Upstream, wait_until
 from tests.live.upstream import Script, contents
 
@@ -684,3 +684,24 @@ def test_readers_on_two_workers_see_the_demo_model_s_answer(
         expect_state(each, "done", seconds=40)
         assert answer_of(each) == demo.snapshot(stream_of(tab))["text"]
         assert "<img src=x onerror=alert(1)>" in answer_of(each)
+
+
+# Runnables
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["with scripts", "without"])
+def test_a_runnable_is_chosen_answers_and_stays_chosen(
+    new_context: Callable[..., BrowserContext], start_service: StartService, scripted: bool
+) -> None:
+    service = start_service(environment={**DEMO, "RUNNABLES": "agent=examples.agent:agent"})
+    tab = new_context(java_script_enabled=scripted).new_page()
+    tab.goto(service.url)
+    tab.get_by_label("Ask", exact=True).select_option("agent")
+    tab.get_by_label("Your question").fill("What is the weather in Paris?")
+    tab.get_by_role("button", name="Ask", exact=True).click()
+    expect(tab.locator("#model")).to_have_text("agent")
+
+    wait_until(lambda: (tab.reload(), "celsius" in answer_of(tab))[1], 20, "the agent has answered")
+
+    expect(tab.locator("#tools")).to_contain_text("get_weather")
+    expect(tab.get_by_label("Ask", exact=True)).to_have_value("agent")
