@@ -3,14 +3,18 @@
 import logging
 import re
 import secrets
+from collections.abc import Callable
 
 import msgspec
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from streaming.errors import CursorLost, ErrorInfo, NotFound, StreamingError
+from streaming.errors import CursorLost, InvalidRequest, NotFound, StreamingError
 
 logger = logging.getLogger(__name__)
+
+DIALECTS: dict[str, Callable[[StreamingError], Response]] = {}
+"""How errors are told below an address, also to requests that no view took."""
 
 
 def register(app: Flask) -> None:
@@ -51,17 +55,14 @@ def json_response(body: object, status: int = 200) -> Response:
 
 def _refuse_http(error: HTTPException) -> Response:
     status = error.code or 500
+    told = next((in_dialect for at, in_dialect in DIALECTS.items() if request.path.startswith(at)), refuse)
     if status == 404:
-        return refuse(NotFound("there is nothing at this address"))
+        return told(NotFound("there is nothing at this address"))
     messages = {405: "this address does not answer to that method", 413: "the body is too large"}
     codes = {405: "method", 413: "too_large", 400: "bad_request", 415: "content_type"}
-    info = ErrorInfo(
-        messages.get(status, "this request cannot be answered"),
-        "invalid_request" if status < 500 else "internal_error",
-        codes.get(status, "http"),
-        request_id=request_id(),
-    )
-    response = json_response({"error": info}, status)
+    kind = InvalidRequest if status < 500 else StreamingError
+    message = messages.get(status, "this request cannot be answered")
+    response = told(kind(message, code=codes.get(status, "http"), status=status))
     if allowed := getattr(error, "valid_methods", None):
         response.headers["Allow"] = ", ".join(sorted(allowed))
     return response

@@ -3,7 +3,6 @@
 from typing import Any
 
 from flask import Blueprint, Response, after_this_request
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from streaming.errors import InvalidRequest, NotFound, StreamingError
 from streaming.openai_errors import error_object, should_retry
@@ -21,7 +20,7 @@ def create_blueprint(name: str) -> Blueprint:
     """Return a blueprint below ``/v1`` whose errors have OpenAI's shape."""
     blueprint = Blueprint(f"v1_{name}", __name__, url_prefix="/v1")
     blueprint.register_error_handler(StreamingError, _refuse)
-    blueprint.register_error_handler(RequestEntityTooLarge, _refuse_size)
+    _errors.DIALECTS["/v1/"] = _refuse
     return blueprint
 
 
@@ -55,7 +54,3 @@ def _refuse(error: StreamingError) -> Response:
     if retry := should_retry(error.status, info):
         response.headers["x-should-retry"] = retry
     return response
-
-
-def _refuse_size(error: RequestEntityTooLarge) -> Response:
-    return _refuse(InvalidRequest("the body is too large", code="too_large", status=413))

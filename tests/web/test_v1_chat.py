@@ -383,6 +383,14 @@ def test_an_answer_that_does_not_begin_within_a_heartbeat_is_opened(compose: Com
     assert json.loads(last.data)["error"]["code"] == "upstream_error"
 
 
+def test_what_no_view_takes_is_refused_in_this_dialect_too(service: Service) -> None:
+    refused(service.client.get("/v1/nothing"), 404, "invalid_request_error", code="not_found")
+    refused(service.client.get(PATH), 405, "invalid_request_error", code="method")
+    assert service.client.get(PATH).headers["Allow"] == "OPTIONS, POST"
+    native = service.client.get("/nothing").json["error"]
+    assert native["type"] == "not_found"
+
+
 # After the first word
 
 
