@@ -58,10 +58,11 @@ def _imported_by(module: str) -> Iterator[str]:
 def _find(module: str) -> ModuleSpec | None:
     """Return where a module is; unlike ``importlib.util.find_spec`` without importing what is around it."""
     path: list[str] | None = ["", *sys.path]
-    name, spec = "", None
+    spec = None
     for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, path)
+        # By its own name only: for a folder in a folder, both without __init__.py, the finder would
+        # look for the outer one among the imported modules.
+        spec = PathFinder.find_spec(part, path)
         if spec is None:
             return None
         path = list(spec.submodule_search_locations or ())

@@ -332,6 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("workers", "instances", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Options, name))
     parser.add_argument("--every-seconds", type=float, default=Options.every_seconds)
+    parser.add_argument("--graphs", type=float, default=Options.graphs)
     parser.add_argument("--seconds", type=float, default=Options.seconds)
     parser.add_argument("--store", choices=["sqlite", "redis"], default=Options.store)
     options = Options(**vars(parser.parse_args(arguments)))

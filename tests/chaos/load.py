@@ -50,6 +50,8 @@ async def user(rig: Rig, number: int) -> None:
         body: dict[str, Any] = {"prompt": prompt_of(script)}
         if not abandons:
             body["on_disconnect"] = chance.choice(("grace", "continue", "continue"))
+        if rig.options.graphs and chance.random() < rig.options.graphs:
+            body["source"] = "graph"
         stream_id = await _created(clients, token, body, chance)
     if stream_id is None:
         return

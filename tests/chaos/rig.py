@@ -65,6 +65,8 @@ class Options:
     workers: int = 0
     """In each instance; 0 for what suits the campaign, as with ``instances``."""
     instances: int = 0
+    graphs: float = 0.0
+    """The part of the streams that a graph answers, not the model itself."""
     store: str = "sqlite"
     seed: int = 1
 
@@ -174,6 +176,8 @@ class Rig:
         self.replica: RedisServer | None = None
         try:
             environment = _environment() | ENVIRONMENT | self._store_environment()
+            if options.graphs:
+                environment["RUNNABLES"] = "graph=tests.chaos.graph:graph"
             environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.upstream_port}/v1"
             self.instances = [
                 Instance(self.out, environment, options.workers) for _ in range(options.instances)

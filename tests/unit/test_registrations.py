@@ -201,6 +201,17 @@ def test_files_that_cannot_be_read_ahead_are_left_to_the_worker(bring: Bring, te
     assert found == ["httpx"]
 
 
+def test_a_module_in_folders_without_init_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "outer_folder" / "inner_folder"
+    inner.mkdir(parents=True)
+    (inner / "mine.py").write_text("import langgraph.graph\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert "langgraph.graph" in _ahead.libraries_of(
+        [Registration("a", "outer_folder.inner_folder.mine", "x")]
+    )
+
+
 def test_importing_ahead_starts_no_thread_and_opens_no_socket() -> None:
     asks = """
 import tests._patched, importlib, os
