@@ -12,7 +12,7 @@ import pytest
 from tests.live.service import REPOSITORY
 
 SHORT = {
-    "kills": "--kills 25 --every-seconds 0.7 --streams 80 --at-once 24 --stall-ms 4000",
+    "kills": "--kills 25 --every-seconds 0.7 --streams 80 --at-once 24 --stall-ms 4000 --graphs 0.2",
     "restarts": "--restarts 4 --every-seconds 0.5 --streams 60 --at-once 16 --stall-ms 4000",
     "failovers": "--store redis --failovers 3 --every-seconds 0.5 --streams 40 --at-once 10 --stall-ms 2000"
     " --instances 2 --workers 1",
