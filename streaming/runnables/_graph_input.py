@@ -97,7 +97,11 @@ def input_of(prompt: Prompt, graph: Graph, before: StateSnapshot | None) -> Any:
         if isinstance(given := prompt.input, dict) and given and names and not set(given) & set(names):
             fields = ", ".join(names[:10])
             raise InvalidRequest(f"this graph takes none of these fields, but: {fields}", param="input")
-        return decoded(prompt.input)
+        found = decoded(prompt.input)
+        if isinstance(found, dict) and "messages" in names and "messages" in found:
+            said = found["messages"]
+            _read_by_langchain(said if isinstance(said, list) else [said], "input.messages")
+        return found
     past = _messages_of(before)
     if "messages" in names:
         return {"messages": [*_unanswered(past), *_messages(prompt, after_answer=bool(past))]}
@@ -133,10 +137,7 @@ def _messages_of(before: StateSnapshot | None) -> Sequence[BaseMessage]:
 
 
 def _messages(prompt: Prompt, after_answer: bool) -> list[BaseMessage]:
-    try:
-        messages = convert_to_messages(prompt.messages)
-    except Exception as error:
-        raise InvalidRequest("messages cannot be read by LangChain", param="messages") from error
+    messages = _read_by_langchain(prompt.messages, "messages")
     if after_answer:
         answers = [place for place, message in enumerate(messages) if isinstance(message, AIMessage)]
         messages = messages[answers[-1] + 1 :] if answers else messages
@@ -144,6 +145,13 @@ def _messages(prompt: Prompt, after_answer: bool) -> list[BaseMessage]:
         # With an id, LangGraph knows that it is not news when a node returns it.
         message.id = message.id or str(uuid.uuid4())
     return messages
+
+
+def _read_by_langchain(messages: list[Any], field: str) -> list[BaseMessage]:
+    try:
+        return convert_to_messages(messages)
+    except Exception as error:
+        raise InvalidRequest("messages cannot be read by LangChain", param=field) from error
 
 
 def _unanswered(past: Sequence[BaseMessage]) -> list[BaseMessage]:

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import tool
 from langgraph.func import entrypoint
-from langgraph.graph import MessagesState
+from langgraph.graph import START, MessagesState, StateGraph
 
 from examples import agent, approval
 from streaming.errors import InvalidRequest, LimitExceeded, RunnableFailed
@@ -374,7 +374,6 @@ def test_several_questions_are_answered_by_their_ids(settings: Settings) -> None
     import operator
     from typing import Annotated, TypedDict
 
-    from langgraph.graph import START, StateGraph
     from langgraph.types import interrupt
 
     class Answers(TypedDict):
@@ -462,6 +461,14 @@ def test_an_input_that_the_graph_does_not_take_is_refused(given: Any, settings: 
     with pytest.raises(InvalidRequest) as caught:
         events_of(source, prompt(input=given))
     assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize("said", [5, [5], [{"role": "user"}], [{"type": "nobody", "content": "x"}], {"a": 1}])
+def test_messages_that_are_none_are_refused_by_name(said: Any, settings: Settings) -> None:
+    graph = StateGraph(MessagesState).add_node("end", lambda state: {}).add_edge(START, "end").compile()
+    with pytest.raises(InvalidRequest) as caught:
+        events_of(langgraph.create(graph, settings), prompt(input={"messages": said}))
+    assert caught.value.param == "input.messages"
 
 
 @pytest.mark.parametrize(
