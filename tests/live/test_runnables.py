@@ -136,7 +136,49 @@ def test_a_thread_is_remembered_and_others_are_not_told_of_it(demo: Service) -> 
     assert "Ana" not in texts["bo"]
 
 
+# Modes
+
+
+def test_a_graph_tells_several_of_its_modes_at_once(demo: Service) -> None:
+    modes = ["values", "updates", "tasks", "checkpoints", "debug"]
+    events = run(demo, "agent", prompt=WEATHER, mode=modes, thread="modes-1")
+
+    told = {event["mode"] for event in events if event["type"] == "state"}
+    assert told == set(modes)
+    updates = [event for event in events if event.get("mode") == "updates"]
+    assert {"model", "tools"} <= {event.get("node") for event in updates}
+    assert events[-1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("source", ["explain", "docs", "agent"])
+def test_langchains_events_are_told_natively(demo: Service, source: str) -> None:
+    events = run(demo, source, input=QUESTIONS[source], mode="events")
+
+    told = [event for event in events if event["type"] == "event"]
+    assert told[0]["event"] == "on_chain_start"
+    assert told[-1]["event"] == "on_chain_end"
+    assert told[0]["run_id"] == told[-1]["run_id"]
+    assert "on_chat_model_stream" in {event["event"] for event in told}
+
+
 # As any other run
+
+
+def test_an_agent_is_polled_and_heard_in_every_dialect(demo: Service) -> None:
+    stream_id = demo.create(WEATHER, source="agent")
+    text, cursor, state = "", "", "running"
+    while state == "running":
+        polled = demo.snapshot(stream_id, f"?wait=5&after={cursor}")
+        text, cursor, state = text + polled["text"], polled["cursor"], polled["state"]
+
+    assert state == "completed"
+    whole = demo.request("GET", f"/streams/{stream_id}?format=openai_completion").json()
+    assert whole["choices"][0]["message"]["content"] == text
+    response = demo.request("GET", f"/v1/responses/resp_{stream_id.removeprefix('st_')}").json()
+    assert response["status"] == "completed"
+    asked = {"model": "agent", "messages": [{"role": "user", "content": WEATHER}]}
+    answer = demo.request("POST", "/v1/chat/completions", asked).json()
+    assert answer["choices"][0]["message"]["content"] == text
 
 
 def test_a_reader_resumes_a_run_from_its_cursor(demo: Service) -> None:
