@@ -5,13 +5,13 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.pregel import Pregel
 from langgraph.types import Command, StateSnapshot
 
 from streaming.errors import InvalidRequest
-from streaming.runnables._langchain_objects import decoded
+from streaming.runnables._langchain_objects import decoded, messages_of
 from streaming.sources import Prompt
 
 Graph = Pregel[Any, Any, Any, Any]
@@ -100,7 +100,7 @@ def input_of(prompt: Prompt, graph: Graph, before: StateSnapshot | None) -> Any:
         found = decoded(prompt.input)
         if isinstance(found, dict) and "messages" in names and "messages" in found:
             said = found["messages"]
-            _read_by_langchain(said if isinstance(said, list) else [said], "input.messages")
+            messages_of(said if isinstance(said, list) else [said], "input.messages")
         return found
     past = _messages_of(before)
     if "messages" in names:
@@ -137,7 +137,7 @@ def _messages_of(before: StateSnapshot | None) -> Sequence[BaseMessage]:
 
 
 def _messages(prompt: Prompt, after_answer: bool) -> list[BaseMessage]:
-    messages = _read_by_langchain(prompt.messages, "messages")
+    messages = messages_of(prompt.messages, "messages")
     if after_answer:
         answers = [place for place, message in enumerate(messages) if isinstance(message, AIMessage)]
         messages = messages[answers[-1] + 1 :] if answers else messages
@@ -145,13 +145,6 @@ def _messages(prompt: Prompt, after_answer: bool) -> list[BaseMessage]:
         # With an id, LangGraph knows that it is not news when a node returns it.
         message.id = message.id or str(uuid.uuid4())
     return messages
-
-
-def _read_by_langchain(messages: list[Any], field: str) -> list[BaseMessage]:
-    try:
-        return convert_to_messages(messages)
-    except Exception as error:
-        raise InvalidRequest("messages cannot be read by LangChain", param=field) from error
 
 
 def _unanswered(past: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -166,5 +159,5 @@ def _unanswered(past: Sequence[BaseMessage]) -> list[BaseMessage]:
 
 
 def _text(prompt: Prompt) -> str:
-    asked = [message for message in convert_to_messages(prompt.messages) if message.type == "human"]
+    asked = [message for message in messages_of(prompt.messages, "messages") if message.type == "human"]
     return str(asked[-1].text) if asked else ""

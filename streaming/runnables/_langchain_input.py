@@ -9,12 +9,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ValidationError
 
 from streaming.errors import InvalidRequest
-from streaming.runnables._langchain_objects import decoded
+from streaming.runnables._langchain_objects import decoded, messages_of
 from streaming.sources import Prompt
 
 CONVERSATION_KEYS = ("messages", "conversation")
@@ -39,7 +38,7 @@ class Inputs:
         if keys and "root" not in keys:  # that is what LangChain calls an input which is passed on whole
             return self._dict(keys, prompt)
         if "array" in kinds:  # a chat model takes text too, but then forgets what was said before
-            return _messages(prompt)
+            return messages_of(prompt.messages, "messages")
         return _last_text(prompt)
 
     def misfit(self, value: Any) -> InvalidRequest | None:
@@ -60,9 +59,9 @@ class Inputs:
         left = []
         for key in keys:
             if key in CONVERSATION_KEYS or (len(keys) == 1 and self._wants_messages(key)):
-                found[key] = _messages(prompt)
+                found[key] = messages_of(prompt.messages, "messages")
             elif key in HISTORY_KEYS:
-                found[key] = _messages(prompt)[:-1]
+                found[key] = messages_of(prompt.messages, "messages")[:-1]
             elif key in TEXT_KEYS or len(keys) == 1:
                 found[key] = _last_text(prompt)
             else:
@@ -143,13 +142,6 @@ def _object(name: str, value: Any) -> dict[str, Any]:
 
 def _wrong(name: str, wanted: str) -> InvalidRequest:
     return InvalidRequest(f"config.{name}: {wanted}", code="wrong_type", param=f"config.{name}")
-
-
-def _messages(prompt: Prompt) -> list[BaseMessage]:
-    try:
-        return convert_to_messages(prompt.messages)
-    except (ValueError, NotImplementedError, KeyError, TypeError):
-        raise InvalidRequest("messages: not all are messages", code="wrong_type", param="messages") from None
 
 
 def _last_text(prompt: Prompt) -> str:

@@ -12,6 +12,8 @@ from langchain_core.documents import Document
 from langchain_core.prompt_values import ChatPromptValueConcrete, StringPromptValue
 from pydantic import BaseModel
 
+from streaming.errors import InvalidRequest
+
 KINDS: dict[str, type[BaseModel]] = {
     "ai": messages.AIMessage,
     "human": messages.HumanMessage,
@@ -57,3 +59,11 @@ def decoded(value: Any) -> Any:
         return kind.model_validate(fields)
     except Exception:  # whatever validators of another library think of what a stranger sent
         return fields
+
+
+def messages_of(given: list[Any], field: str) -> list[messages.BaseMessage]:
+    """Return messages as LangChain's own, whatever their shape. Raises `InvalidRequest` for ``field``."""
+    try:
+        return messages.convert_to_messages(given)
+    except (ValueError, NotImplementedError, KeyError, TypeError):
+        raise InvalidRequest(f"{field}: not all are messages", code="wrong_type", param=field) from None

@@ -191,15 +191,14 @@ def _fallback_header(records: Sequence[Record]) -> dict[str, str]:
 def _await_answer(source: Reader | Merging, seconds: float) -> list[Record]:
     """Return what comes first, up to the beginning of the answer; raise what ended the run before it."""
     held: list[Record] = []
+    begun = False
     deadline = time.monotonic() + seconds
-    while not (source.ended or source.left) and (left := deadline - time.monotonic()) > 0:
+    while not (begun or source.ended or source.left) and (left := deadline - time.monotonic()) > 0:
         for record in source.next(left):
-            begun = bool(held) and not held[-1].is_a("start", "status")
             if not begun and (failure := _failure(record)):
                 raise failure
             held.append(record)
-        if held and not held[-1].is_a("start", "status"):
-            break
+            begun = begun or not record.is_a("start", "status")
     return held
 
 

@@ -1,5 +1,6 @@
 """OpenAI's Python SDK, both of its clients, on ``/v1/chat/completions`` over real sockets."""
 
+import abc
 import asyncio
 import contextlib
 import itertools
@@ -49,7 +50,7 @@ class Heard(NamedTuple):
         return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
-class Client:
+class Client(abc.ABC):
     """One way of using the SDK; each call is a client of its own."""
 
     def __init__(self, service: Service, **options: Any) -> None:
@@ -60,19 +61,19 @@ class Client:
             "timeout": 30,
         } | options
 
+    @abc.abstractmethod
     def stream(self, leave_after: float = float("inf"), **body: Any) -> Heard:
         """Read a stream to its end, or leave after so many chunks."""
-        raise NotImplementedError
 
-    def whole(self, **body: Any) -> dict[str, Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def whole(self, **body: Any) -> dict[str, Any]: ...
 
+    @abc.abstractmethod
     def helper(self, **body: Any) -> tuple[list[str], Any]:
         """Return the events' types and the final completion of the ``.stream()`` helper."""
-        raise NotImplementedError
 
-    def parse(self, **body: Any) -> Any:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def parse(self, **body: Any) -> Any: ...
 
 
 class SyncClient(Client):
