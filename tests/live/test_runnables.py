@@ -15,7 +15,7 @@ from langserve import RemoteRunnable
 
 from tests.live.service import EventReader, Service, Upstream, text_of, wait_until
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.timeout(90)
 
 WEATHER = "What is the weather in Oslo?"
 QUESTIONS: dict[str, Any] = {

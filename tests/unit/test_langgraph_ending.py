@@ -25,6 +25,13 @@ from tests.doubles import eventually, text_of
 from tests.graphs import Followed, Tool, Upstream, events_of, of_kind, one_node, prompt
 from tests.unit.test_langgraph import KeepingSettings
 
+# Seen in two full runs, never alone: the collector complained of an asynchronous generator of the SDK, of a
+# request that was cancelled. Who leaves it behind was not found.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <async_generator object Response.aiter_raw"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
+
 ROOT = Path(__file__).parents[2]
 
 
