@@ -156,11 +156,13 @@ def test_an_answer_that_is_cut_off_is_a_fault(
 def test_an_asynchronous_tool_is_cancelled(settings: Settings) -> None:
     from langchain.agents import create_agent
 
+    begun: list[str] = []
     cancelled: list[str] = []
 
     @tool
     async def wait() -> str:
         """Wait."""
+        begun.append("yes")
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -170,7 +172,7 @@ def test_an_asynchronous_tool_is_cancelled(settings: Settings) -> None:
 
     source = langgraph.create(create_agent(approval.model, [wait]), settings)
     run = Followed(source, prompt("wait"))
-    eventually(lambda: of_kind(ToolCall, run.events))
+    eventually(lambda: begun and of_kind(ToolCall, run.events))
     run.scope.stop(None)
     run.greenlet.join(2)
 
