@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-fast chaos lint lock clean
+.PHONY: run test test-fast chaos bench lint lock clean
 
 run: .venv/installed
 	@exec $(BIN)/gunicorn wsgi:app
@@ -20,6 +20,12 @@ test-fast: .venv/installed-dev
 CHAOS ?= all
 chaos: .venv/installed-dev
 	$(BIN)/python -m tests.chaos.campaign $(CHAOS)
+
+# What it costs, beside nginx and the obvious code, on this machine; see docs/performance.md. More, or other
+# things: make bench BENCH="all", BENCH="growth", BENCH="--help"
+BENCH ?= quick
+bench: .venv/installed-dev
+	@$(BIN)/python -m bench $(BENCH)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
