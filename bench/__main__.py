@@ -25,9 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Measure what the service costs, beside others, on this machine.",
         epilog="plans: " + "; ".join(f"{name}: {plan.about}" for name, plan in PLANS.items()),
     )
-    parser.add_argument(
-        "plans", nargs="*", default=["quick"], choices=[*PLANS, "all", "quick"], metavar="PLAN"
-    )
+    parser.add_argument("plans", nargs="*", metavar="PLAN")
     parser.add_argument("--rounds", type=int, default=0, help="instead of the plan's own number")
     parser.add_argument("--targets", default="", help="only these, separated by commas")
     parser.add_argument("--scenarios", default="", help="only these, separated by commas")
@@ -43,9 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder for the results")
     asked = parser.parse_args(arguments)
+    names = asked.plans or ["quick"]
+    if unknown := set(names) - {*PLANS, "all"}:
+        parser.error(f"no plan is called {', '.join(sorted(unknown))}; there are {', '.join(PLANS)}, all")
     bench = Bench(
-        plan=chosen(asked.plans, asked.rounds),
-        plan_name=" ".join(asked.plans),
+        plan=chosen(names, asked.rounds),
+        plan_name=" ".join(names),
         environment=dict(_pairs(parser, asked.env)),
         beside={name: Path(folder).resolve() for name, folder in _pairs(parser, asked.beside)},
         only_targets=set(filter(None, asked.targets.split(","))),
