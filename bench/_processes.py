@@ -145,6 +145,15 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def busy_seconds(core: int | None) -> float:
+    """Return how long a core, or all of them, have worked, for whomever; what a host took away counts too."""
+    name = "cpu" if core is None else f"cpu{core}"
+    with open("/proc/stat") as lines:
+        fields = next(line.split()[1:] for line in lines if line.startswith(f"{name} "))
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_SECOND
+
+
 def _stat(pid: int) -> list[str]:
     """Return the fields of proc(5)'s ``stat`` from the third on: the second may hold spaces."""
     with open(f"/proc/{pid}/stat") as stat:

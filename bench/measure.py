@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from bench import _scratch
 from bench._knobs import Knobs
-from bench._processes import NotStarted, Process
+from bench._processes import NotStarted, Process, busy_seconds
 from bench._scratch import Place
 from bench.load import Job, Result
 from bench.scenarios import WARM_UP, Scenario
@@ -46,8 +46,15 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rig_share: float
     """Of its core, upstream and load driver together."""
     rig_was_limit: bool
+    others_share: float = 0.0
+    """Of the server's core, what was taken by anything but the server."""
     faults: dict[str, int] = {}
     samples: list[str] = []
+
+    @property
+    def wall_us_per_chunk(self) -> float:
+        """The inverse of the rate at which chunks came; how far a server falls behind."""
+        return 1e6 / self.chunks_per_second if self.chunks_per_second else 0.0
 
 
 class Unmeasured(Struct, frozen=True, kw_only=True):
@@ -80,6 +87,7 @@ def _row(place: Place, server: Server, target: Target, scenario: Scenario, round
     memory = server.process.pss_kib() if server.process else 0
     before = _cpu_seconds(server.process), _cpu_seconds(store), place.upstream.cpu_seconds()
     begun = time.monotonic()
+    core_before = busy_seconds(place.cores.server)
     with _scratch.rig("bench.load", place.cores.rig, place.folder, msgspec.json.encode(job).decode()) as load:
         kib_per_stream = None
         if scenario.memory and server.process:
@@ -88,6 +96,7 @@ def _row(place: Place, server: Server, target: Target, scenario: Scenario, round
                 kib_per_stream = (server.process.pss_kib() - memory) / streams
         result = _result(load, scenario.planned_seconds * 10 + 90)
     seconds = time.monotonic() - begun
+    core_spent = busy_seconds(place.cores.server) - core_before
     after = _cpu_seconds(server.process), _cpu_seconds(store), place.upstream.cpu_seconds()
     spent, store_spent, upstream_spent = (a - b for a, b in zip(after, before, strict=True))
     rig_share = (upstream_spent + result.cpu_seconds) / max(result.seconds, 1e-9)
@@ -108,6 +117,7 @@ def _row(place: Place, server: Server, target: Target, scenario: Scenario, round
         held=not result.failed and not late,
         rig_share=rig_share,
         rig_was_limit=rig_share >= RIG_LIMIT,
+        others_share=max(0.0, core_spent - spent) / seconds if place.cores.server is not None else 0.0,
         faults=result.faults,
         samples=result.samples,
     )

@@ -28,6 +28,9 @@ COLUMNS = (
     Column("failed", 6, lambda row: row.failed, 0),
     Column("rig", 5, lambda row: row.rig_share, 2),
 )
+SPREAD_WIDTH = 12
+# More than what the kernel itself does there.
+OTHERS_LIMIT = 0.15
 Key = tuple[str, str]
 """Scenario and target."""
 
@@ -49,22 +52,17 @@ def print_unmeasured(found: Unmeasured) -> None:
 
 
 def print_summary(rows: Sequence[Row]) -> None:
-    """Print medians over the rounds, with the least and the most."""
-    print("\nMedian of the rounds (least to most)")
-    scenario = ""
+    """Print the medians of the rounds, and how far the rounds are apart."""
+    shown = [column for column in COLUMNS if column.title not in ("failed", "chunks/s")]
+    print("\nMedians of the rounds, and from them to the furthest round")
+    print(f"{'scenario':14} {'target':16}" + " ".join(f"{column.title:>{SPREAD_WIDTH}}" for column in shown))
     for (name, target), group in grouped(rows).items():
-        if name != scenario:
-            scenario = name
-            print(f"  {scenario}")
-        cost = spread(row.cpu_us_per_chunk for row in group)
-        request = spread(row.cpu_us_per_request for row in group)
-        latency = spread(row.latency_ms.get("0.5", 0.0) for row in group)
-        late = spread(row.latency_ms.get("0.99", 0.0) for row in group)
-        line = f"    {target:16}{cost:.1f} µs/chunk  {request:.0f} µs/request"
-        line += f"  p50 {latency:.2f} ms  p99 {late:.2f} ms"
-        if memory := [row.kib_per_stream for row in group if row.kib_per_stream is not None]:
-            line += f"  {spread(memory):.1f} KiB/stream"
-        print(line + _marks(group[-1]))
+        cells = []
+        for column in shown:
+            values = [value for row in group if (value := column.value(row)) is not None]
+            cells.append(f"{spread(values):.{column.digits}f}" if values else "")
+        line = f"{name:14} {target:16}" + " ".join(f"{cell:>{SPREAD_WIDTH}}" for cell in cells)
+        print(line + _marks(min(group, key=lambda row: row.held)))
 
 
 def print_starts(starts: Sequence[Start]) -> None:
@@ -84,9 +82,10 @@ class Spread(NamedTuple):
     most: float
 
     def __format__(self, spec: str) -> str:
-        if self.least == self.most:
+        furthest = max(self.most - self.middle, self.middle - self.least)
+        if not (self.middle and furthest):
             return format(self.middle, spec)
-        return f"{self.middle:{spec}} ({self.least:{spec}} to {self.most:{spec}})"
+        return f"{self.middle:{spec}} ±{furthest / self.middle:.0%}"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -113,4 +112,6 @@ def _marks(row: Row) -> str:
         marks.append("did not hold")
     if row.rig_was_limit:
         marks.append("the rig was the limit")
+    if row.others_share > OTHERS_LIMIT:
+        marks.append(f"others took {row.others_share:.0%} of its core")
     return f"  <- {', '.join(marks)}" if marks else ""

@@ -32,6 +32,8 @@ class Bench:
         self._environment = environment
         self._out = out
         self._run = machine.this_run()
+        # Before anything is measured: a mistake in the file is told at once.
+        self._expected = regression.read_expected()
         self._targets = targets(environment, beside)
         self._service = {name for name, target in self._targets.items() if target.is_service}
         self._pairs = {
@@ -86,7 +88,7 @@ class Bench:
             report.print_summary(self.rows)
         if self.starts:
             report.print_starts(self.starts)
-        verdicts = regression.check(self.rows, regression.read_expected(), self._service)
+        verdicts = regression.check(self.rows, self._expected, self._service)
         for found in self.unmeasured.values():
             if not found.missing:
                 verdicts.append(

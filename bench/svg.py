@@ -8,7 +8,7 @@ from typing import NamedTuple
 WIDTH = 760
 LEFT = 150
 RIGHT = 110
-LINE_LEFT = 60
+LINE_LEFT = 70
 PLOT_HEIGHT = 220
 BAR = 22
 STYLE = """
@@ -64,7 +64,7 @@ def bars(title: str, unit: str, found: Sequence[Bar]) -> Panel:
         x = LEFT + tick * scale
         drawn.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="30" y2="{bottom}"/>')
         drawn.append(_text(x, bottom + 14, f"{tick:g}", "faint", "middle"))
-    drawn.append(_text(WIDTH - RIGHT + 12, bottom + 14, unit, "faint"))
+    drawn.append(_text(WIDTH - RIGHT + 24, bottom + 14, unit, "faint"))
     for place, bar in enumerate(found):
         y = 34 + BAR * place
         end = LEFT + bar.value * scale
@@ -98,7 +98,7 @@ def lines(title: str, x_title: str, unit: str, series: Mapping[str, Sequence[Poi
             f'<line class="grid" x1="{LINE_LEFT}" x2="{LINE_LEFT + width}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
         if tick < top:  # the topmost place says the unit
-            drawn.append(_text(LINE_LEFT - 8, y + 4, f"{tick:g}", "faint", "end"))
+            drawn.append(_text(LINE_LEFT - 8, y + 4, f"{tick:,g}", "faint", "end"))
     xs = sorted({point[0] for point in points})
     drawn += [_text(at(x, 0)[0], y0 + 16, f"{x:,g}", "faint", "middle") for x in xs]
     drawn.append(_text(LINE_LEFT + width / 2, y0 + 34, x_title, "faint", "middle"))
@@ -134,9 +134,11 @@ def _short(value: float) -> str:
 
 
 def _nice(value: float) -> float:
-    """Return the next of 1, 2, 2.5, 4, 5, 8 and 10 times a power of ten."""
+    """Return the next number whose quarters are short to write."""
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 2.5, 4, 5, 8, 10) if step * power >= value * 0.999)
+    return next(
+        step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * power >= value * 0.999
+    )
 
 
 def _ticks(top: float) -> list[float]:

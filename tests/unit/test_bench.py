@@ -72,6 +72,19 @@ def test_what_was_not_measured_is_not_judged_and_neither_is_what_the_rig_limited
     assert outcomes(rows, TO_NGINX)["a chunk"] == "not judged"
 
 
+def test_a_server_that_falls_behind_is_not_judged_by_its_cost_but_by_its_pace():
+    pace = msgspec.structs.replace(TO_NGINX, what="its pace", value="wall_us_per_chunk", expected=1.0)
+    rows = [row(us_per_chunk=10.0, held=False, chunks_per_second=4000.0), row("nginx", us_per_chunk=20.0)]
+    found = outcomes(rows, TO_NGINX, pace)
+    assert (found["a chunk"], found["its pace"]) == ("not judged", "worse")
+
+
+def test_rounds_in_which_one_fell_behind_are_left_out():
+    rows = [row(), row("nginx"), row(round=2, us_per_chunk=900.0), row("nginx", round=2, held=False)]
+    (verdict, _) = regression.check(rows, [TO_NGINX], {"openai"})
+    assert verdict.ratio == 1.0
+
+
 def test_too_short_a_run_to_be_measured_is_not_judged():
     assert outcomes([row(), row("nginx", us_per_chunk=0.0)], TO_NGINX)["a chunk"] == "not judged"
 
@@ -202,7 +215,7 @@ def test_any_value_can_be_drawn(value):
 
 def test_a_spread_is_shown_only_where_there_is_one():
     assert f"{spread([2.0]):.1f}" == "2.0"
-    assert f"{spread([1.0, 2.0, 4.0]):.1f}" == "2.0 (1.0 to 4.0)"
+    assert f"{spread([1.0, 2.0, 4.0]):.1f}" == "2.0 ±100%"
 
 
 def test_rows_of_one_load_are_shown_together():
