@@ -99,6 +99,7 @@ def _row(place: Place, server: Server, target: Target, scenario: Scenario, round
     core_spent = busy_seconds(place.cores.server) - core_before
     after = _cpu_seconds(server.process), _cpu_seconds(store), place.upstream.cpu_seconds()
     spent, store_spent, upstream_spent = (a - b for a, b in zip(after, before, strict=True))
+    pinned = server.process and place.cores.server is not None
     rig_share = (upstream_spent + result.cpu_seconds) / max(result.seconds, 1e-9)
     late = seconds_over(result.seconds, scenario)
     return Row(
@@ -111,13 +112,14 @@ def _row(place: Place, server: Server, target: Target, scenario: Scenario, round
         cpu_us_per_request=spent * 1e6 / max(1, result.ok),
         store_cpu_us_per_chunk=store_spent * 1e6 / max(1, result.chunks) if store else None,
         chunks_per_second=result.chunks / max(min(result.seconds, seconds), 1e-9),
-        first_token_ms=result.first_token_ms,
-        latency_ms=result.latency_ms,
+        # Readers of one stream wait for each other, and a stream that is resumed was written long before.
+        first_token_ms={} if scenario.kind == "fan-out" else result.first_token_ms,
+        latency_ms={} if scenario.kind == "resume" else result.latency_ms,
         kib_per_stream=kib_per_stream,
         held=not result.failed and not late,
         rig_share=rig_share,
         rig_was_limit=rig_share >= RIG_LIMIT,
-        others_share=max(0.0, core_spent - spent) / seconds if place.cores.server is not None else 0.0,
+        others_share=max(0.0, core_spent - spent) / seconds if pinned else 0.0,
         faults=result.faults,
         samples=result.samples,
     )

@@ -84,7 +84,7 @@ class Bench:
 
     def conclude(self, interrupted: bool = False) -> bool:
         """Print the summary, write the results, and say whether something is worse than expected."""
-        if self.rows:
+        if any(row.round > 1 for row in self.rows):
             report.print_summary(self.rows)
         if self.starts:
             report.print_starts(self.starts)

@@ -88,8 +88,8 @@ GROWTH: dict[str, list[Scenario]] = {
     "rate": _series(
         "rate",
         "chunks/s of a stream, 100 streams",
-        structs.replace(_GROWTH, streams=100),
-        {x: {"delay_ms": 1000 // x, "chunks": 5 * x} for x in (5, 10, 20, 50, 100)},
+        structs.replace(_GROWTH, streams=100, chunks=150),  # always, so that a request weighs the same
+        {x: {"delay_ms": 1000 // x} for x in (10, 20, 50, 100)},
     ),
     "length": _series(
         "length",
