@@ -92,8 +92,6 @@ def _judge(rows: Sequence[Row], expected: Expected) -> Verdict | None:
                 expected.what, "not judged", aim=expected.aim, why=f"{' and '.join(behind)} did not hold"
             )
         pairs = held
-    if any(row.rig_was_limit for pair in pairs for row in pair):
-        return Verdict(expected.what, "not judged", aim=expected.aim, why="the rig was the limit")
     ratios = [
         float(one) / float(other)
         for a, b in pairs
@@ -104,6 +102,9 @@ def _judge(rows: Sequence[Row], expected: Expected) -> Verdict | None:
             expected.what, "not judged", aim=expected.aim, why="too little was spent to be measured"
         )
     ratio = statistics.median(ratios)
+    if any(row.rig_was_limit for pair in pairs for row in pair):
+        why = "the rig was the limit"
+        return Verdict(expected.what, "not judged", ratio, expected.at_most, expected.aim, why)
     outcome: Literal["ok", "worse"] = "ok" if ratio <= expected.at_most else "worse"
     return Verdict(expected.what, outcome, ratio, expected.at_most, expected.aim)
 
