@@ -85,6 +85,15 @@ class Client:
         "unsent",
     )
 
+    # Of the stream; set when one begins.
+    answer: Answer
+    markers: Markers
+    heard: bool
+    tail: bytes
+    unsent: bytes
+    asked_ns: int
+    deadline: float
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.busy = False

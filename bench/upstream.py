@@ -15,7 +15,6 @@ import json
 import re
 import select
 import socket
-import sys
 import time
 from collections import deque
 
@@ -49,18 +48,9 @@ class Connection:
     """A client's connection, and the stream it is being sent, if any."""
 
     __slots__ = (
-        "chunk_count",
-        "delay_ns",
-        "due_ns",
-        "head",
-        "held",
-        "number",
-        "open",
-        "pad",
-        "place",
-        "sock",
+        *("chunk_count", "delay_ns", "due_ns", "head", "held", "number", "open", "pad", "place", "sock"),
+        *("streaming", "tail", "unsent", "usage"),
     )
-    __slots__ += ("streaming", "tail", "unsent", "usage")
 
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock = sock
@@ -286,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
