@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from bench.measure import Row, Unmeasured
+from bench.measure import OTHERS_LIMIT, Row, Unmeasured
 from bench.startup import Start
 
 
@@ -29,8 +29,6 @@ COLUMNS = (
     Column("rig", 5, lambda row: row.rig_share, 2),
 )
 SPREAD_WIDTH = 12
-# More than what the kernel itself does there.
-OTHERS_LIMIT = 0.15
 Key = tuple[str, str]
 """Scenario and target."""
 

@@ -79,6 +79,12 @@ def test_a_server_that_falls_behind_is_not_judged_by_its_cost_but_by_its_pace():
     assert (found["a chunk"], found["its pace"]) == ("not judged", "worse")
 
 
+def test_a_pace_is_not_judged_where_others_were_at_work():
+    pace = msgspec.structs.replace(TO_NGINX, value="wall_us_per_chunk")
+    rows = [row(chunks_per_second=400.0, others_share=0.5), row("nginx")]
+    assert outcomes(rows, pace)["a chunk"] == "not judged"
+
+
 def test_rounds_in_which_one_fell_behind_are_left_out():
     rows = [row(), row("nginx"), row(round=2, us_per_chunk=900.0), row("nginx", round=2, held=False)]
     (verdict, _) = regression.check(rows, [TO_NGINX], {"openai"})
