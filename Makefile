@@ -58,6 +58,18 @@ $(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package.json $(
 	@cd $(NODE_CLIENTS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# The libraries of the page, copied from the pinned packages. Their source maps are not served.
+VENDORED := $(NODE_CLIENTS)/node_modules
+.PHONY: vendor
+vendor: node-clients
+	@sed '/^\/\/# sourceMappingURL=/d' $(VENDORED)/markdown-it/dist/browser/markdown-it.esm.min.mjs >static/vendor/markdown-it.js
+	@sed '/^\/\/# sourceMappingURL=/d' $(VENDORED)/dompurify/dist/purify.es.mjs >static/vendor/dompurify.js
+	@sed '/^\/\/# sourceMappingURL=/d' $(VENDORED)/@highlightjs/cdn-assets/es/highlight.min.js >static/vendor/highlight.js
+	@cat $(VENDORED)/dompurify/LICENSE >static/vendor/dompurify.LICENSE
+	@cat $(VENDORED)/@highlightjs/cdn-assets/LICENSE >static/vendor/highlight.LICENSE
+	@cd $(VENDORED) && for part in markdown-it entities linkify-it mdurl uc.micro punycode.js; do \
+		echo "$$part"; echo; cat $$part/LICENSE*; echo; done >$(CURDIR)/static/vendor/markdown-it.LICENSE
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")'
 	@echo "Making .venv with $$($(PYTHON) --version)"

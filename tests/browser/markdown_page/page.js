@@ -1,0 +1,59 @@
+/** What the tests call in the page. */
+
+import { MarkdownView, renderInto } from "/static/markdown.js";
+
+const answer = document.getElementById("answer");
+
+window.executed = 0;
+window.breaches = [];
+addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI, sample }) => {
+  window.breaches.push(`${violatedDirective} ${blockedURI} ${sample}`);
+});
+
+/** What an element shows, without what only the client adds: colours, boxes of lines, buttons. */
+function normalForm(element) {
+  const copy = element.cloneNode(true);
+  for (const button of copy.querySelectorAll(".copy")) button.remove();
+  for (const code of copy.querySelectorAll("pre code")) code.textContent = code.textContent;
+  const blocks = "ul, ol, li, blockquote, table, thead, tbody, tr, .table";
+  for (const parent of [copy, ...copy.querySelectorAll(blocks)]) {
+    for (const node of [...parent.childNodes]) if (node.nodeType === 3 && !node.data.trim()) node.remove();
+  }
+  copy.normalize();
+  return copy.innerHTML;
+}
+
+function parsed(html) {
+  const policy = (window.testPolicy ??= trustedTypes.createPolicy("test", { createHTML: (text) => text }));
+  const element = document.createElement("div");
+  element.append(...new DOMParser().parseFromString(policy.createHTML(html), "text/html").body.childNodes);
+  return element;
+}
+
+const box = () => document.createElement("div");
+const alone = (change) => change();
+
+window.tests = { MarkdownView, renderInto, normalForm, parsed, box, alone, answer };
+
+/** Return the normal form of `text`, shown in pieces. */
+window.tests.streamed = (pieces) => {
+  const element = box();
+  const view = new MarkdownView(element, alone);
+  for (const piece of pieces) {
+    view.append(piece);
+    view.flush();
+  }
+  view.finish();
+  if (view.text !== pieces.join("")) throw new Error("the view forgot its text");
+  return normalForm(element);
+};
+
+window.tests.whole = (text) => {
+  const element = box();
+  renderInto(element, text);
+  return normalForm(element);
+};
+
+window.tests.server = (html) => normalForm(parsed(html));
+
+window.tests.ready = true;
