@@ -316,9 +316,9 @@ function shownAs(text) {
 
 function nodesOf(text, env) {
   const html = parser.renderer.render(parser.parse(text, env), parser.options, env);
-  const fragment = sanitised(html);
-  withoutBlanks(fragment);
-  return [...fragment.childNodes];
+  const box = sanitised(html);
+  withoutBlanks(box);
+  return [...box.childNodes];
 }
 
 /** Remove the line ends between blocks. */

@@ -57,3 +57,52 @@ window.tests.whole = (text) => {
 window.tests.server = (html) => normalForm(parsed(html));
 
 window.tests.ready = true;
+
+/**
+ * Show `tokens` one by one, each in a frame of its own that takes no time, and let colouring run in
+ * between as it would.
+ *
+ * @returns {Promise<{parse: number, slowest: number}>} milliseconds: of all frames, of the slowest
+ */
+window.tests.timed = async (tokens) => {
+  const element = box();
+  answer.replaceChildren(element);
+  const view = new MarkdownView(element, alone);
+  let parse = 0;
+  let slowest = 0;
+  for (const [at, token] of tokens.entries()) {
+    const began = performance.now();
+    view.append(token);
+    view.flush();
+    const took = performance.now() - began;
+    parse += took;
+    slowest = Math.max(slowest, took);
+    if (at % 60 === 0) await new Promise((resolve) => setTimeout(resolve));
+  }
+  view.finish();
+  return { parse, slowest };
+};
+
+/** Show `tokens` in real time, after `before`; return the tasks of more than 50 ms, by the browser's measure. */
+window.tests.live = async (before, tokens, perSecond) => {
+  answer.replaceChildren();
+  const view = new MarkdownView(answer);
+  view.append(before);
+  view.flush();
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  const long = [];
+  const observer = new PerformanceObserver((list) => {
+    for (const { duration, startTime } of list.getEntries()) long.push({ duration, startTime });
+  });
+  observer.observe({ type: "longtask" });
+  const began = performance.now();
+  for (let shown = 0; shown < tokens.length; ) {
+    const due = Math.min(tokens.length, Math.floor(((performance.now() - began) * perSecond) / 1000));
+    for (; shown < due; shown++) view.append(tokens[shown]);
+    await new Promise((resolve) => setTimeout(resolve, 1000 / perSecond));
+  }
+  view.finish();
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  observer.disconnect();
+  return long;
+};
