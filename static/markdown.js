@@ -12,6 +12,8 @@ import { patch, patchAfter } from "./patch.js";
 import { sanitised } from "./sanitised.js";
 
 const HIDDEN_FRAME_MS = 500;
+const RESUME_MS = 10;
+const RESUME_CHARACTERS = 4_000;
 const FRAME_MS = 16;
 /** A block that is dear to parse is parsed again after so many times what that took. */
 const SHARE = 8;
@@ -22,13 +24,22 @@ const parser = createParser(mend);
 
 /** Show all of `text` in `element`. */
 export function renderInto(element, text) {
+  withoutBlanks(element);
   patchAfter(element, null, nodesOf(shownAs(text), {}));
+}
+
+/** Take care of what the server rendered in `element` and is whole: its code is coloured, and can be copied. */
+export function adopt(element) {
+  withoutBlanks(element);
+  Code.adoptIn(element);
 }
 
 export class MarkdownView {
   #element;
   #change;
   #text = "";
+  /** What the page shows already and is still to be gone through. */
+  #rendered = "";
   #waiting = [];
   #frame = 0;
   #timer = 0;
@@ -58,25 +69,26 @@ export class MarkdownView {
 
   /** The source so far, shown or not. */
   get text() {
-    return this.#text + this.#waiting.join("");
+    return this.#text + this.#rendered + this.#waiting.join("");
   }
 
   /**
    * Go on from what the server rendered in the element.
    *
+   * A long text is gone through a little at a time; what is appended meanwhile comes after it.
+   *
    * @param {string} text the source of that
    */
   resume(text) {
-    withoutBlanks(this.#element);
-    Code.adoptIn(this.#element);
-    this.#waiting = [text];
-    this.flush();
+    adopt(this.#element);
+    this.#rendered = text;
+    this.#resumeSome();
   }
 
   /** @param {string} text shown with the next frame */
   append(text) {
     this.#waiting.push(text);
-    if (!this.#timer) this.#schedule();
+    if (!this.#timer && !this.#rendered) this.#schedule();
   }
 
   /** Show what was appended, now. */
@@ -94,7 +106,7 @@ export class MarkdownView {
   clear() {
     this.#unschedule();
     this.#waiting = [];
-    this.#text = this.#tail = "";
+    this.#text = this.#rendered = this.#tail = "";
     this.#endsInReturn = false;
     this.#looked = 0;
     this.#lastClosed = this.#container = this.#fence = null;
@@ -119,14 +131,14 @@ export class MarkdownView {
 
   #show(isWhole) {
     this.#unschedule();
+    this.#waiting.unshift(this.#rendered);
+    this.#rendered = "";
     const text = this.#waiting.join("");
     this.#waiting = [];
-    if (!text && !isWhole) return;
     const began = performance.now();
-    this.#text += text;
     this.#take(text);
     this.#change(() => {
-      while (this.#fence ? this.#closeFence() : this.#closeBlocks());
+      this.#closeAll();
       if (this.#fence) this.#showLastLine(isWhole);
       else this.#showTail(isWhole);
     });
@@ -134,8 +146,25 @@ export class MarkdownView {
     this.#notBefore = now + SHARE * (now - began);
   }
 
+  #resumeSome() {
+    const began = performance.now();
+    while (this.#rendered && performance.now() - began < RESUME_MS) {
+      const slice = this.#rendered.slice(0, RESUME_CHARACTERS);
+      this.#rendered = this.#rendered.slice(RESUME_CHARACTERS);
+      this.#take(slice);
+      this.#closeAll();
+    }
+    if (this.#rendered) this.#timer = setTimeout(() => this.#resumeSome());
+    else this.#show(false);
+  }
+
+  #closeAll() {
+    while (this.#fence ? this.#closeFence() : this.#closeBlocks());
+  }
+
   #take(text) {
     if (!text) return;
+    this.#text += text;
     const rest = this.#endsInReturn && text[0] === "\n" ? text.slice(1) : text;
     this.#tail += shownAs(rest);
     this.#endsInReturn = text.endsWith("\r");
@@ -218,7 +247,8 @@ export class MarkdownView {
   #openFence(source, starts, { map }) {
     const opening = /^(`{3,}|~{3,})/.exec(source.slice(starts[map[0]], starts[map[0] + 1]));
     // An indented one is parsed again with each line, as any other block.
-    if (!opening) return false;
+    // Nor one whose other lines the page shows already, and of which only the first were gone through.
+    if (!opening || this.#rendered) return false;
     const closing = new RegExp(`(?:^|\\n) {0,3}${opening[1]}${opening[1][0]}*[ \\t]*\\n`);
     if (closing.test(source.slice(starts[map[0] + 1] - 1))) return false;
     const { nodes } = this.#settle(source);

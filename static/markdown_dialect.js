@@ -13,7 +13,10 @@ const MAIL = /^mailto:([^?]+@[^?]+)/i;
 const DATA_IMAGE = /^data:image\/(?:gif|png|jpeg|webp);base64,[A-Za-z0-9+/=]+$/i;
 /** Python's parser takes these from the ends of a paragraph too. */
 const OUTER_SPACES = /^[^\S\ufeff]+|[^\S\ufeff]+$/g;
-const NO_DOLLAR = -1;
+/** What looks for links takes its time over each of these. */
+const MOST_BRACKETS = 1000;
+/** Where a paragraph has no such closing mark any more, in the cache of its parser. */
+const NONE_AFTER = { $: -1, "\\)": -2, "\\]": -3 };
 
 /**
  * Return a parser; `env.open` says that the text goes on, and that `mend` may close what is open.
@@ -31,6 +34,7 @@ export function createParser(mend) {
       if (token.type === "inline") token.content = token.content.replace(OUTER_SPACES, "");
     }
     if (state.env.open) mendLast(state.tokens, mend);
+    for (const token of state.tokens) if (token.type === "inline") leaveBrackets(token, state);
   });
   parser.core.ruler.push("dress", (state) => dress(state, parser));
   Object.assign(parser.renderer.rules, {
@@ -92,16 +96,18 @@ function mathInline(state, silent) {
   return true;
 }
 
-function afterBracket({ src, pos, posMax }) {
+function afterBracket({ src, pos, posMax, cache }) {
   const close = { "(": "\\)", "[": "\\]" }[src[pos + 1]];
-  const at = close ? src.indexOf(close, pos + 2) : -1;
+  if (!close || cache[NONE_AFTER[close]] <= pos) return -1;
+  const at = src.indexOf(close, pos + 2);
+  if (at < 0) cache[NONE_AFTER[close]] = pos;
   return at < 0 || at + 2 > posMax || at === pos + 2 ? -1 : at + 2;
 }
 
 /** As Pandoc: no space inside the dollars, no digit after them; nor a letter or digit before them. */
 function afterDollars(state) {
   const { src, pos, posMax, cache } = state;
-  if (isWordCharacter(src[pos - 1]) || cache[NO_DOLLAR] <= pos) return -1;
+  if (isWordCharacter(src[pos - 1]) || cache[NONE_AFTER.$] <= pos) return -1;
   const mark = src[pos + 1] === "$" ? "$$" : "$";
   const start = pos + mark.length;
   if (start >= posMax || SPACE.includes(src[start])) return -1;
@@ -114,12 +120,21 @@ function afterDollars(state) {
     }
   }
   // Many lone dollars must not each look through the rest of a long paragraph.
-  if (posMax === src.length && mark === "$") cache[NO_DOLLAR] = pos;
+  if (posMax === src.length && mark === "$") cache[NONE_AFTER.$] = pos;
   return -1;
 }
 
 function isWordCharacter(character) {
   return character !== undefined && /[A-Za-z0-9]/.test(character);
+}
+
+/** A paragraph of nothing but brackets is shown as it is. */
+function leaveBrackets(token, state) {
+  if (token.content.split("[", MOST_BRACKETS + 2).length <= MOST_BRACKETS + 1) return;
+  const text = new state.Token("text", "", 0);
+  text.content = token.content;
+  token.children = [text];
+  token.content = "";
 }
 
 function mendLast(tokens, mend) {

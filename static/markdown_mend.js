@@ -34,6 +34,8 @@ function withoutHeader(source) {
   return isFirst ? source.slice(0, start) : source;
 }
 
+/** A number or a box to tick: most often no link. */
+const NO_LABEL = /^[\d\s,xX^]*$/;
 const TEXT_OF_LINK = /^\[(?:[ xX])?\]?$/;
 const WHOLE_DESTINATION = /^\(\s*(?:<[^<>\n]*>|(?:[^\s()\\]|\\.|\((?:[^\s()\\]|\\.)*\))*)(?:\s+(?:"[^"]*"|'[^']*'|\([^)]*\)))?\s*\)/;
 const ENTITY_BEGUN = /&(?:#?[a-z0-9]{0,31})?$/i;
@@ -74,7 +76,7 @@ export function mend(text) {
       const rest = text.slice(at);
       const whole = rest[0] === "(" ? WHOLE_DESTINATION.exec(rest) : /^\[[^\]]*\]/.exec(rest);
       if (whole) at += whole[0].length;
-      else if ((rest[0] === "(" || rest[0] === "[") && !/[\n)]/.test(rest)) {
+      else if (rest === "" ? !NO_LABEL.test(text.slice(bracket.label, at - 1)) : /^[([][^\n)]*$/.test(rest)) {
         return closed(text.slice(0, bracket.at) + text.slice(bracket.label, at - 1), open);
       }
     } else if (character === "*" || character === "_" || character === "~") {

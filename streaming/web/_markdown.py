@@ -31,8 +31,11 @@ _MAIL = re.compile(r"mailto:([^?]+@[^?]+)", re.IGNORECASE | re.ASCII)
 _DATA_IMAGE = re.compile(r"data:image/(?:gif|png|jpeg|webp);base64,[A-Za-z0-9+/=]+", re.IGNORECASE | re.ASCII)
 _SAID_SCHEME = re.compile(r"^(?:https?://|mailto:)")
 _UNSEEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f\x85\ud800-\udfff]")
-"""Characters nobody sees, which the parsers here and in browsers take differently, and halves of characters."""
-_NO_DOLLAR = -1
+"""Characters nobody sees, which parsers take differently, and halves of characters."""
+_MOST_BRACKETS = 1000
+"""What looks for links takes its time over each of these."""
+_NONE_AFTER = {"$": -1, "\\)": -2, "\\]": -3}
+"""Where a paragraph has no such closing mark any more, in the cache of its parser."""
 
 _TAGS = set("p br strong em s code pre h3 h4 h5 h6 ul ol li blockquote hr".split()) | set(
     "table thead tbody tr th td a img span div".split()
@@ -121,14 +124,18 @@ def _math_inline(state: StateInline, silent: bool) -> bool:
 
 def _after_bracket(state: StateInline) -> int:
     close = {"(": "\\)", "[": "\\]"}.get(state.src[state.pos + 1 : state.pos + 2])
-    at = state.src.find(close, state.pos + 2) if close else -1
+    if not close or state.cache.get(_NONE_AFTER[close], state.pos + 1) <= state.pos:
+        return -1
+    at = state.src.find(close, state.pos + 2)
+    if at < 0:
+        state.cache[_NONE_AFTER[close]] = state.pos
     return -1 if at < 0 or at + 2 > state.posMax or at == state.pos + 2 else at + 2
 
 
 def _after_dollars(state: StateInline) -> int:
     """As Pandoc: no space inside the dollars, no digit after them; nor a letter or digit before them."""
     src, pos, end = state.src, state.pos, state.posMax
-    if (pos and _is_word_character(src[pos - 1])) or state.cache.get(_NO_DOLLAR, pos + 1) <= pos:
+    if (pos and _is_word_character(src[pos - 1])) or state.cache.get(_NONE_AFTER["$"], pos + 1) <= pos:
         return -1
     mark = "$$" if src[pos + 1 : pos + 2] == "$" else "$"
     start = pos + len(mark)
@@ -145,7 +152,7 @@ def _after_dollars(state: StateInline) -> int:
         at += 1
     # Many lone dollars must not each look through the rest of a long paragraph.
     if end == len(src) and mark == "$":
-        state.cache[_NO_DOLLAR] = pos
+        state.cache[_NONE_AFTER["$"]] = pos
     return -1
 
 
@@ -154,6 +161,14 @@ def _is_word_character(character: str) -> bool:
 
 
 # What is shown of the tokens
+
+
+def _leave_brackets(state: StateCore) -> None:
+    """A paragraph of nothing but brackets is shown as it is."""
+    for token in state.tokens:
+        if token.type == "inline" and token.content.count("[") > _MOST_BRACKETS:
+            token.children = [Token("text", "", 0, content=token.content)]
+            token.content = ""
 
 
 def _dress(state: StateCore) -> None:
@@ -287,6 +302,7 @@ def _create_parser() -> MarkdownIt:
         "fence", "math_block", _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]}
     )
     parser.inline.ruler.before("escape", "math_inline", _math_inline)
+    parser.core.ruler.before("inline", "leave_brackets", _leave_brackets)
     parser.core.ruler.push("dress", _dress)
     for name, rule in {
         "math_block": _write_math_block,

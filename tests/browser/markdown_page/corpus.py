@@ -10,21 +10,27 @@ TEXTS = [
     "para\none\n\n\npara two  \nhard\\\nbreak\n",
     "*a* **b** ***c*** _d_ __e__ ~~f~~ ~g~ a*b*c a_b_c 2 * 3 * 4 **bold*in*bold** *a **b*** **a*\n",
     "`a` ``b`c`` `` ` `` `unclosed\n\n`code with <b> & \\*`\n",
-    "[a](https://a.org) [b](https://b.org \"title\") [c](<https://c.org/x y>) [d]() [e](https://e.org/(x)y)\n",
+    '[a](https://a.org) [b](https://b.org "title") [c](<https://c.org/x y>) [d]() [e](https://e.org/(x)y)\n',
     "[a](/relative) [b](#part) [c](javascript:alert(1)) [d](ftp://x.org) [e](//x.org/a) [f](tel:123)\n",
     "[a][1], [b][], [b], [None][none] and [1]\n\n[1]: https://one.org 'One'\n[b]: <https://b.org>\n",
-    "[later] and [this][Later]\n\n- item [later]\n- two\n\n| [later] | b |\n|---|---|\n| [x][later] | 1 |\n| y | 2 |\n\n"
+    "[later] and [this][Later]\n\n- item [later]\n- two\n\n"
+    "| [later] | b |\n|---|---|\n| [x][later] | 1 |\n| y | 2 |\n\n"
     "> quote [later]\n\n[LATER]: https://later.org\n",
     "[a]: https://a.org\n'title over\nlines'\n\n[a]\n",
-    "[a]: https://a.org\n\"not closed\n\nnext [a]\n",
+    '[a]: https://a.org\n"not closed\n\nnext [a]\n',
     "first [a]\n\n[a]: https://one.org\n[a]: https://two.org\n\nsecond [a]\n",
     "> [inner]: https://in.org\n> text\n\n[inner] is known\n",
     "<https://auto.org/path?q=1&r=2> <me@mail.org> <javascript:alert(1)> https://bare.org <b>html</b>\n",
-    "[https://bank.org](https://evil.org) [bank.org](https://bank.org.evil.org) [evil.org](https://evil.org/x)\n",
-    "[u](https://user:pw@evil.org) [i](http://[::1]:80/a) [p](https://a.org:8080) [idn](https://bücher.example/ü)\n",
-    "[x](https://EXAMPLE.org/A%20b) [y](https://a.org\\@b.org) [z](https://a.org%00.org) [m](mailto:a@b.org?x=y)\n",
-    "![remote](https://img.org/a.png) ![](https://img.org/b.png) ![rel](/a.png) [![in](https://i.org/x.png)](https://l.org)\n",
-    "![dot](data:image/png;base64,iVBORw0KGgo=) ![svg](data:image/svg+xml;base64,AAAA) ![x](data:text/html,x)\n",
+    "[https://bank.org](https://evil.org) [bank.org](https://bank.org.evil.org)"
+    " [evil.org](https://evil.org/x)\n",
+    "[u](https://user:pw@evil.org) [i](http://[::1]:80/a) [p](https://a.org:8080)"
+    " [idn](https://bücher.example/ü)\n",
+    "[x](https://EXAMPLE.org/A%20b) [y](https://a.org\\@b.org) [z](https://a.org%00.org)"
+    " [m](mailto:a@b.org?x=y)\n",
+    "![remote](https://img.org/a.png) ![](https://img.org/b.png) ![rel](/a.png)"
+    " [![in](https://i.org/x.png)](https://l.org)\n",
+    "![dot](data:image/png;base64,iVBORw0KGgo=) ![svg](data:image/svg+xml;base64,AAAA)"
+    " ![x](data:text/html,x)\n",
     "- a\n- b\n- c\n",
     "- a\n\n- b\n- c\n\n\n- d\n",
     "* a\n+ b\n- c\n1. d\n2) e\n",
@@ -62,7 +68,8 @@ TEXTS = [
     "line\r\nother\rthird\n\r\nnew\r\n- a\r\n- b\r",
     "nul \0 tab\there \u00a0nbsp \u2028sep \u2029par \u200b zero \ufeffbom \x0b\x0c\n",
     "```\na\u2028```\nb\u2029\n```\nout\n",
-    "\u00a0a\u00a0\n\n\u3000b\u3000\n\n# \u00a0c\u00a0\n\n- \u00a0d\n\n|\u00a0a|\u3000|\n|---|---|\n|\u2003|b\u2003|\n",
+    "\u00a0a\u00a0\n\n\u3000b\u3000\n\n# \u00a0c\u00a0\n\n- \u00a0d\n\n"
+    "|\u00a0a|\u3000|\n|---|---|\n|\u2003|b\u2003|\n",
     "emoji 👩‍👩‍👧 **粗体** *斜体*。 עברית **מודגש** العربية `كود` ﷽ İI\n",
     "**中文（强调）**文字 **「引用」**です。*foo*bar\n",
     "a\n\n\n\n\n\nb\n\n   \n\t\nc\n",
@@ -79,18 +86,94 @@ TEXTS = [
     "*" * 50 + "a" + "*" * 50 + "\n",
     "[" * 60 + "a" + "]" * 60 + "\n",
     "> " * 120 + "deep\n",
+    "[a](https://a.example) " * 1001 + "\n",
+    "\\( " * 30 + "x \\) \\[ y\n",
     "- " * 60 + "deep\n",
 ]
 
 _LINES = [
     *["", "", "", " ", "text", "more *text*", "**bold** and `code`", "    indented", "\ttab", "   three"],
-    *["# h", "## h *e*", "===", "---", "***", "- - -", "- a", "- b", "  - nested", "    - deep", "* star", "+ plus"],
-    *["1. one", "2. two", "3) three", "   cont", "  cont", "-", "1.", "> q", "> > qq", ">", "> - ql", "> ```"],
-    *["```", "```js", "````", "~~~", "let x = 1; // `a`", "  ```", "| a | b |", "|---|---|", "| 1 | 2 |", "| 3"],
-    *["a | b", "-|-", "$$", "$$ x", "x $$", "\\[", "\\]", "$a_b$", "\\(c_d\\)", "costs $5", "[a]: https://a.org"],
-    *["[b]: /b", "[a]: <https://c.org> 'title", "end'", "[a] [b][a] [c]", "[x](https://x.org)", "[half](https://h"],
-    *["![i](https://i.org/a.png)", "<b>html</b>", "<https://auto.org>", "a  ", "b\\", "*open", "**open", "`open"],
-    *["- [ ] task", "  [a]: https://in.org", "> [c]: https://q.org", "+", "&amp; &copy", "~~s~~", "_u_", "__"],
+    *[
+        "# h",
+        "## h *e*",
+        "===",
+        "---",
+        "***",
+        "- - -",
+        "- a",
+        "- b",
+        "  - nested",
+        "    - deep",
+        "* star",
+        "+ plus",
+    ],
+    *[
+        "1. one",
+        "2. two",
+        "3) three",
+        "   cont",
+        "  cont",
+        "-",
+        "1.",
+        "> q",
+        "> > qq",
+        ">",
+        "> - ql",
+        "> ```",
+    ],
+    *[
+        "```",
+        "```js",
+        "````",
+        "~~~",
+        "let x = 1; // `a`",
+        "  ```",
+        "| a | b |",
+        "|---|---|",
+        "| 1 | 2 |",
+        "| 3",
+    ],
+    *[
+        "a | b",
+        "-|-",
+        "$$",
+        "$$ x",
+        "x $$",
+        "\\[",
+        "\\]",
+        "$a_b$",
+        "\\(c_d\\)",
+        "costs $5",
+        "[a]: https://a.org",
+    ],
+    *[
+        "[b]: /b",
+        "[a]: <https://c.org> 'title",
+        "end'",
+        "[a] [b][a] [c]",
+        "[x](https://x.org)",
+        "[half](https://h",
+    ],
+    *[
+        "![i](https://i.org/a.png)",
+        "<b>html</b>",
+        "<https://auto.org>",
+        "a  ",
+        "b\\",
+        "*open",
+        "**open",
+        "`open",
+    ],
+    *[
+        "- [ ] task",
+        "  [a]: https://in.org",
+        "> [c]: https://q.org",
+        "+",
+        "&amp; &copy",
+        "~~s~~",
+        "_u_",
+        "__",
+    ],
 ]
 
 
@@ -117,7 +200,9 @@ def pieces_of(text: str, seed: int) -> list[str]:
 def long_answer(tokens: int, seed: int = 1) -> list[str]:
     """Return a mixed answer of so many tokens: prose, long code, a long list, a long table."""
     choose = random.Random(seed)
-    words = "the log keeps every event so a reader that comes back later sees **all** of it and `nothing` twice".split()
+    words = (
+        "the log keeps every event so a reader that comes back sees **all** of it and `nothing` twice".split()
+    )
     pieces: list[str] = []
 
     def prose(count: int) -> None:
@@ -132,7 +217,9 @@ def long_answer(tokens: int, seed: int = 1) -> list[str]:
             pieces.append("\n\n")
         pieces.append("```python\n")
         for line in range(120):
-            pieces.extend(["def ", f"step_{line}", "(a, b):", "\n    return ", "a + b", f"  # {line}", "\n\n"])
+            pieces.extend(
+                ["def ", f"step_{line}", "(a, b):", "\n    return ", "a + b", f"  # {line}", "\n\n"]
+            )
         pieces.append("```\n\n")
         for item in range(60):
             pieces.extend(["- ", f"**item {item}** "])

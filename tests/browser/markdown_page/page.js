@@ -1,6 +1,6 @@
 /** What the tests call in the page. */
 
-import { MarkdownView, renderInto } from "/static/markdown.js";
+import { adopt, MarkdownView, renderInto } from "/static/markdown.js";
 
 const answer = document.getElementById("answer");
 
@@ -33,7 +33,7 @@ function parsed(html) {
 const box = () => document.createElement("div");
 const alone = (change) => change();
 
-window.tests = { MarkdownView, renderInto, normalForm, parsed, box, alone, answer };
+window.tests = { adopt, MarkdownView, renderInto, normalForm, parsed, box, alone, answer };
 
 /** Return the normal form of `text`, shown in pieces. */
 window.tests.streamed = (pieces) => {
@@ -56,7 +56,6 @@ window.tests.whole = (text) => {
 
 window.tests.server = (html) => normalForm(parsed(html));
 
-window.tests.ready = true;
 
 /**
  * Show `tokens` one by one, each in a frame of its own that takes no time, and let colouring run in
@@ -83,26 +82,61 @@ window.tests.timed = async (tokens) => {
   return { parse, slowest };
 };
 
-/** Show `tokens` in real time, after `before`; return the tasks of more than 50 ms, by the browser's measure. */
-window.tests.live = async (before, tokens, perSecond) => {
+let live = null;
+
+/** Show an answer so far, for `stream` to go on with. */
+window.tests.prepare = async (before) => {
   answer.replaceChildren();
-  const view = new MarkdownView(answer);
-  view.append(before);
-  view.flush();
-  await new Promise((resolve) => setTimeout(resolve, 1500));
-  const long = [];
-  const observer = new PerformanceObserver((list) => {
-    for (const { duration, startTime } of list.getEntries()) long.push({ duration, startTime });
-  });
-  observer.observe({ type: "longtask" });
+  live = new MarkdownView(answer);
+  live.append(before);
+  live.flush();
+};
+
+/** Show `tokens` in real time. */
+window.tests.stream = async (tokens, perSecond) => {
   const began = performance.now();
   for (let shown = 0; shown < tokens.length; ) {
     const due = Math.min(tokens.length, Math.floor(((performance.now() - began) * perSecond) / 1000));
-    for (; shown < due; shown++) view.append(tokens[shown]);
+    for (; shown < due; shown++) live.append(tokens[shown]);
     await new Promise((resolve) => setTimeout(resolve, 1000 / perSecond));
   }
-  view.finish();
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  observer.disconnect();
-  return long;
+  live.finish();
 };
+
+/** Show `text` cut once, at each place, and in single characters; return what is there that must not be. */
+window.tests.attacked = (text) => {
+  const found = [];
+  const element = box();
+  answer.replaceChildren(element);
+  const check = () => {
+    for (const node of element.querySelectorAll("*")) {
+      const isKnown = KNOWN.has(node.localName) && node.namespaceURI === "http://www.w3.org/1999/xhtml";
+      const attributes = node.getAttributeNames().filter((name) => !ATTRIBUTES.has(name));
+      const leads = node.localName === "a" && !["http:", "https:", "mailto:"].includes(node.protocol);
+      const loads = node.localName === "img" && !node.src.startsWith("data:image/");
+      if (!isKnown || attributes.length || leads || loads) found.push(node.outerHTML.slice(0, 200));
+    }
+  };
+  const show = (pieces) => {
+    const view = new MarkdownView(element, alone);
+    for (const piece of pieces) {
+      view.append(piece);
+      view.flush();
+      check();
+    }
+    view.finish();
+    check();
+    view.clear();
+  };
+  const cuts = Math.ceil(text.length / Math.ceil(text.length / 120));
+  for (let at = 1; at < text.length; at += Math.ceil(text.length / cuts)) show([text.slice(0, at), text.slice(at)]);
+  show(Array.from(text));
+  return found;
+};
+
+const KNOWN = new Set(
+  ("p br strong em s code pre h3 h4 h5 h6 ul ol li blockquote hr table thead tbody tr th td a img span div button").split(" "),
+);
+const ATTRIBUTES = new Set("href rel target title class src alt start tabindex role aria-label type".split(" "));
+
+window.tests.ready = true;
