@@ -14,7 +14,7 @@ from streaming.web._markdown import render
 from tests.browser.conftest import LAN_HOST
 from tests.browser.markdown_page.corpus import TEXTS, long_answer, pieces_of, random_text
 from tests.browser.markdown_page.payloads import payloads
-from tests.browser.markdown_page.server import MarkdownPage
+from tests.browser.markdown_page.server import STATIC, MarkdownPage
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -250,6 +250,25 @@ def test_the_button_copies_the_code_exactly_also_over_plain_http(
     }""")
     page.keyboard.press("Control+V")
     assert page.evaluate("document.getElementById('pasted').value") == code
+
+
+def test_nothing_in_an_answer_keeps_anybody_out(
+    page: Page, new_context: Callable[..., BrowserContext]
+) -> None:
+    axe = (STATIC.parent / "tests/clients_node/node_modules/axe-core/axe.min.js").read_text()
+    dark = opened(
+        new_context(color_scheme="dark", viewport={"width": 390, "height": 800}).new_page(), page.url
+    )
+    for each in (page, dark):
+        start_view(each, "".join(text for text in TEXTS if len(text) < 400) + "".join(long_answer(700)))
+        each.evaluate("view.finish()")
+        expect(each.locator("#answer .hljs-keyword").first).to_be_visible()
+        each.evaluate(f"{axe}; true")
+
+        violations = each.evaluate("axe.run('#answer').then(({ violations }) => violations)")
+
+        serious = [found for found in violations if found["impact"] in ("serious", "critical")]
+        assert not serious, [(found["id"], found["nodes"][0]["html"]) for found in serious]
 
 
 # Cost
