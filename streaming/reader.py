@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from gevent.event import Event as Flag
-
+from streaming.bell import Bell
 from streaming.errors import CursorLost
 from streaming.eventlogs import EventLog
 from streaming.events import Cursor, Record, Token, decode, encode
@@ -27,9 +26,10 @@ class Reader:
         """The last event was returned: nothing comes any more."""
         self.left = False
         self._log = log
-        self._wake = Flag()
+        self._bell = Bell()
+        self._bell.rung = True  # what is stored was not looked at yet
         self._check_cursor()
-        self._watch = log.watch(stream_id, self._wake.set)
+        self._watch = log.watch(stream_id, self._bell.ring)
 
     def __enter__(self) -> Self:
         self._watch.__enter__()
@@ -39,6 +39,7 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.__exit__(kind, error, trace)
+        self._bell.close()
 
     def next(self, timeout: float) -> Sequence[Record]:
         """Return what is ready after the last record returned, waiting at most ``timeout`` seconds.
@@ -47,23 +48,26 @@ class Reader:
         """
         deadline = time.monotonic() + timeout
         while not (self.ended or self.left):
-            self._wake.clear()
+            if not self._bell.wait(deadline - time.monotonic()):
+                self._bell.rung = True  # the next call looks for itself, whatever woke nobody
+                break
+            self._bell.rung = False
             page = self._log.read(self.stream_id, self.cursor.seq)
             if page.closed and not page.records and not self._is_held(self.cursor):
                 # It was ended before our place by somebody else, after the log lost its tail.
                 raise self._lost()
             self.ended = page.closed
+            if page.more:
+                self._bell.rung = True
             if page.records:
                 self.cursor = page.records[-1].cursor
                 return page.records
-            if self.ended or not self._wake.wait(max(0.0, deadline - time.monotonic())):
-                break
         return ()
 
     def leave(self) -> None:
         """Make ``next`` return at once, from whichever greenlet it is waiting in."""
         self.left = True
-        self._wake.set()
+        self._bell.ring()
 
     def _check_cursor(self) -> None:
         head = self._log.head(self.stream_id)

@@ -60,6 +60,8 @@ class Page(NamedTuple):
     records: Sequence[Record]
     closed: bool
     """These records reach the end of a stream that has ended."""
+    more: bool = False
+    """The log holds events after these already."""
 
 
 class EventLog(Protocol):
@@ -105,7 +107,8 @@ class EventLog(Protocol):
     def watch(self, stream_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """Call ``wake`` soon after any event is committed to the stream, by whichever process.
 
-        It may be called for nothing, and must not block. Watch before you read.
+        It may be called for nothing, and must not block. Watch before you read; a
+        read that says there is no ``more`` need not be repeated until ``wake`` is called.
         """
         ...
 

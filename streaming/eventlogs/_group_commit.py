@@ -32,18 +32,16 @@ Write = Callable[[apsw.Connection], Any]
 
 
 class _Entry(NamedTuple):
-    """A write that waits for its commit, who waits for it, and whom to tell."""
+    """A write that waits for its commit, what is to be told then, and who waits for it."""
 
     write: Write
-    wakes: str
+    then: Callable[[], None] | None
     waiter: "Waiter[Any]"
 
 
 class GroupCommit:
-    def __init__(self, file: StoreFile, wake: Callable[[str], None]) -> None:
-        """``wake`` is called, after a commit, with each stream id that its writes named."""
+    def __init__(self, file: StoreFile) -> None:
         self._file = file
-        self._wake = wake
         self._queue: list[_Entry] = []
         self._flush_due = False
         self._busy_since = 0.0
@@ -54,16 +52,17 @@ class GroupCommit:
         self._closed = False
         file.set_wal_hook(self._note_wal_pages)
 
-    def run(self, write: Write, wakes: str = "") -> Any:
+    def run(self, write: Write, then: Callable[[], None] | None = None) -> Any:
         """Run ``write`` in a transaction and return what it returned, once that is committed.
 
+        ``then`` is called in between, unless ``write`` raised; it must not block.
         Blocks the calling greenlet. A `StreamingError` it raises is raised
         here, and must mean that it wrote nothing.
         """
         if self._closed:
             raise StoreUnavailable("this event log was closed")
         waiter: Waiter[Any] = Waiter()
-        self._queue.append(_Entry(write, wakes, waiter))
+        self._queue.append(_Entry(write, then, waiter))
         self._ask_for_flush()
         return waiter.get()
 
@@ -106,8 +105,9 @@ class GroupCommit:
             outcomes = [error]
         self._busy_since = 0.0
         self._busy_attempts = 0
-        for stream_id in {entry.wakes for entry in queue if entry.wakes}:
-            self._wake(stream_id)
+        for entry, outcome in zip(queue, outcomes, strict=True):
+            if entry.then is not None and not isinstance(outcome, Exception):
+                entry.then()
         for entry, outcome in zip(queue, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 entry.waiter.throw(outcome)

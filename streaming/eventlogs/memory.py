@@ -93,7 +93,8 @@ class MemoryLog:
                 break
             records.append(record)
         reached = records[-1].seq if records else after
-        return Page(records, stream.state in TERMINAL and reached >= len(stream.records))
+        more = reached < len(stream.records)
+        return Page(records, stream.state in TERMINAL and not more, more)
 
     @contextmanager
     def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:

@@ -214,7 +214,7 @@ class RedisLog:
                 break
             records.append(record)
         reached = records[-1].seq if records else after
-        return Page(records, state.decode() in TERMINAL and reached >= last_seq)
+        return Page(records, state.decode() in TERMINAL and reached >= last_seq, reached < last_seq)
 
     def lost(self, worker_id: str, stream_ids: Sequence[str]) -> Sequence[str]:
         if not stream_ids:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from streaming.eventlogs import (
 )
 from streaming.eventlogs._group_commit import GroupCommit
 from streaming.eventlogs._sqlite_file import StoreFile
+from streaming.eventlogs._tails import Tails
 from streaming.events import Record
 
 FOREIGN_COMMIT_POLL_SECONDS = 0.010
@@ -50,14 +51,14 @@ class SQLiteLog:
 
     def __init__(self, path: Path, synchronous: str) -> None:
         self._pid = os.getpid()
-        self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self._tails = Tails()
         self._own: set[str] = set()
         self._last_seen: dict[str, int] = {}
         self._lease: tuple[str, float] | None = None
         self._renewed_at = _host.boot_seconds()
         self._leases_count_from = 0.0
         self._file = StoreFile(path, synchronous, self._begin_anew)
-        self._commits = GroupCommit(self._file, self._wake)
+        self._commits = GroupCommit(self._file)
         self._seen_version = self._data_version()
         self._poll = gevent.spawn(self._notice_others)
 
@@ -119,7 +120,12 @@ class SQLiteLog:
             _insert_batch(db, number, claim.gen, last, payloads)
             return bool(cancel_requested)
 
-        return bool(self._write(advance, wakes=claim.stream_id))
+        stream_id, gen = claim
+        return bool(
+            self._write(
+                advance, lambda: self._tails.committed(stream_id, gen, seq, payloads, end is not None)
+            )
+        )
 
     def request_cancel(self, stream_id: str) -> None:
         self._write(
@@ -178,7 +184,11 @@ class SQLiteLog:
             if self.head(stream_id).ended:
                 _erase(db, [stream_id])
 
-        self._write(forget, wakes=stream_id)
+        def tell() -> None:
+            self._tails.forget([stream_id])
+            self._tails.wake(stream_id)
+
+        self._write(forget, tell)
 
     def expire(self, ended_before: float, erased_before: float) -> int:
         def forget(db: apsw.Connection) -> int:
@@ -212,6 +222,8 @@ class SQLiteLog:
         raise self._absent(stream_id)
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
+        if page := self._tails.page(stream_id, after, limit):
+            return page
         head = self._file.rows("SELECT number, last_seq, state FROM streams WHERE id = ?", (stream_id,))
         if not head:
             raise self._absent(stream_id)
@@ -219,7 +231,7 @@ class SQLiteLog:
         with self._file.translated_errors():
             records = self._page(number, after, last_seq, limit) if after < last_seq else []
         reached = records[-1].seq if records else after
-        return Page(records, state in TERMINAL and reached >= last_seq)
+        return Page(records, state in TERMINAL and reached >= last_seq, reached < last_seq)
 
     def find(self, key: str) -> str | None:
         found = self._file.rows("SELECT id FROM streams WHERE key = ?", (key,))
@@ -261,14 +273,11 @@ class SQLiteLog:
 
     @contextmanager
     def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        watchers = self._watchers.setdefault(stream_id, set())
-        watchers.add(wake)
         try:
-            yield
+            with self._tails.watch(stream_id, wake):
+                yield
         finally:
-            watchers.discard(wake)
-            if not watchers:
-                del self._watchers[stream_id]
+            if stream_id not in self._tails:
                 self._last_seen.pop(stream_id, None)
 
     def close(self) -> None:
@@ -278,10 +287,12 @@ class SQLiteLog:
 
     # Inside
 
-    def _write(self, write: Callable[[apsw.Connection], Any], wakes: str = "") -> Any:
+    def _write(
+        self, write: Callable[[apsw.Connection], Any], then: Callable[[], None] | None = None
+    ) -> Any:
         if os.getpid() != self._pid:
             raise StoreUnavailable("this event log was opened in another process")
-        return self._commits.run(write, wakes)
+        return self._commits.run(write, then)
 
     def _page(self, number: int, after: int, last_seq: int, limit: int) -> list[Record]:
         # Not past last_seq: another process may have committed more since it was read.
@@ -337,7 +348,7 @@ class SQLiteLog:
                 if now >= look_around_at:
                     look_around_at = now + LOOK_AROUND_SECONDS
                     self._look_around()
-                elif foreign := self._watchers.keys() - self._own:
+                elif foreign := set(self._tails) - self._own:
                     version = self._data_version()
                     if version != self._seen_version:
                         self._seen_version = version
@@ -351,17 +362,13 @@ class SQLiteLog:
             self._file.replace()
         if self._file.full:
             self._file.load_ballast()
-        self._wake_readers_of(self._watchers.keys())
+        self._wake_readers_of(self._tails)
 
-    def _wake_readers_of(self, stream_ids: Sequence[str] | set[str] | Any) -> None:
+    def _wake_readers_of(self, stream_ids: Iterable[str]) -> None:
         for stream_id, last_seq in self._last_seqs(list(stream_ids)):
             if self._last_seen.get(stream_id) != last_seq:
                 self._last_seen[stream_id] = last_seq
-                self._wake(stream_id)
-
-    def _wake(self, stream_id: str) -> None:
-        for wake in self._watchers.get(stream_id, ()):
-            wake()
+                self._tails.wake(stream_id)
 
     def _last_seqs(self, stream_ids: list[str]) -> Iterator[tuple[str, int]]:
         for start in range(0, len(stream_ids), 500):
@@ -378,8 +385,9 @@ class SQLiteLog:
         self._own.clear()
         if self._lease is not None:
             _renew(self._file.db, *self._lease)
-        for stream_id in list(self._watchers):
-            self._wake(stream_id)
+        self._tails.forget(self._tails)
+        for stream_id in self._tails:
+            self._tails.wake(stream_id)
 
 
 def _renew(db: apsw.Connection, worker_id: str, seconds: float) -> None:

@@ -56,7 +56,7 @@ def test_a_new_stream_runs_and_holds_its_first_events(log: EventLog) -> None:
     assert head._replace(created=0.0) == ("running", 1, 2, "worker", 0.0, b'{"prompt":"hi"}')
     assert before - 1 <= head.created <= time.time() + 1
     assert not head.ended
-    assert log.read(stream_id, 0) == ([Record(1, 1, b"one"), Record(1, 2, b"two")], False)
+    assert log.read(stream_id, 0) == ([Record(1, 1, b"one"), Record(1, 2, b"two")], False, False)
 
 
 def test_the_same_key_gives_the_stream_it_made_before(log: EventLog) -> None:
@@ -268,7 +268,7 @@ def test_a_page_of_a_stream_that_runs_is_never_closed(log: EventLog) -> None:
 def test_after_the_last_event_an_ended_stream_is_empty_and_closed(log: EventLog, after: int) -> None:
     claim = ended(log, b"1", b"2")
 
-    assert log.read(claim.stream_id, after) == ([], True)
+    assert log.read(claim.stream_id, after) == ([], True, False)
 
 
 @pytest.mark.parametrize("batch", [1, 50, 1000])
@@ -311,7 +311,7 @@ def test_a_peer_reads_what_was_committed(log: EventLog, peer: EventLog) -> None:
         log.append(claim, seq, [b"%d" % seq])
         assert peer.read(claim.stream_id, seq - 1).records == [Record(1, seq, b"%d" % seq)]
     log.append(claim, 30, [b"end"], end="failed")
-    assert peer.read(claim.stream_id, 29) == ([Record(1, 30, b"end")], True)
+    assert peer.read(claim.stream_id, 29) == ([Record(1, 30, b"end")], True, False)
     assert peer.head(claim.stream_id) == log.head(claim.stream_id)
 
 
