@@ -32,7 +32,7 @@ for _name in libraries_of(_settings.registrations):
 
 bind = f"0.0.0.0:{_settings.port}"
 workers = _settings.web_concurrency
-worker_class = "gevent"
+worker_class = "streaming.gevent_worker.LeanGeventWorker"
 worker_connections = 10_000
 backlog = 4096
 keepalive = 75

@@ -7,6 +7,9 @@ from typing import NamedTuple
 # Goes on while the machine sleeps, and is the same for every process of a boot.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
+forks = 0
+"""How often this process was forked off: what was opened before belongs to another one."""
+
 
 class Process(NamedTuple):
     boot: str
@@ -15,6 +18,14 @@ class Process(NamedTuple):
     pid: int
     started: int
     """In the kernel's ticks since boot: tells a process from a later one with its pid."""
+
+
+def _count_fork() -> None:
+    global forks
+    forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 def boot_seconds() -> float:

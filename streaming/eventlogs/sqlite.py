@@ -1,7 +1,6 @@
 """An event log in one SQLite file, shared by all the workers of one machine."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +49,7 @@ class SQLiteLog:
     """See `EventLog`. Belongs to the process, and the event loop, that made it."""
 
     def __init__(self, path: Path, synchronous: str) -> None:
-        self._pid = os.getpid()
+        self._forks = _host.forks
         self._tails = Tails()
         self._own: set[str] = set()
         self._last_seen: dict[str, int] = {}
@@ -287,10 +286,8 @@ class SQLiteLog:
 
     # Inside
 
-    def _write(
-        self, write: Callable[[apsw.Connection], Any], then: Callable[[], None] | None = None
-    ) -> Any:
-        if os.getpid() != self._pid:
+    def _write(self, write: Callable[[apsw.Connection], Any], then: Callable[[], None] | None = None) -> Any:
+        if self._forks != _host.forks:
             raise StoreUnavailable("this event log was opened in another process")
         return self._commits.run(write, then)
 

@@ -35,6 +35,11 @@ class ChunkWriter:
         self._texts: JSON = {}
         """Of the chunk that is not complete."""
 
+    @property
+    def is_idle(self) -> bool:
+        """No chunk waits for more of its texts."""
+        return self._pending is None and not self._texts
+
     def write(self, event: Event) -> list[JSON]:
         """Return the chunks that ``event`` completes."""
         match event:

@@ -31,6 +31,11 @@ class Chunks:
         self._usage: list[JSON] = []
         """What came before that."""
 
+    @property
+    def between_chunks(self) -> bool:
+        """The answer has begun, and no chunk waits for more of its texts."""
+        return bool(self._begun) and self._writer.is_idle
+
     def of(self, event: Event) -> list[JSON]:
         """Return the chunks that ``event`` completes."""
         match event:

@@ -25,6 +25,7 @@ Tell = Callable[[T], None]
 
 AHEAD = 256
 UNWIND_SECONDS = 0.4
+BUSY_SECONDS = 3.0
 KILL_SECONDS = 0.4
 
 _thread_id: Callable[[], int] = get_original("_thread", "get_ident")
@@ -79,6 +80,10 @@ class _Telling(Generic[T]):
         self._scope.stop(None)
         if not self._greenlet.dead:
             self._greenlet.join(UNWIND_SECONDS)
+        if not self._greenlet.dead:
+            # A loop that is behind may not have come to it: killed now, its cleanup would be torn apart.
+            with gevent.Timeout(BUSY_SECONDS, False):
+                gevent.idle()
         if not self._greenlet.dead:
             # It waits for something that is not in its scope: a sleep, a lock, a database.
             self._greenlet.kill(scope.Stopped(None), timeout=KILL_SECONDS)

@@ -16,9 +16,12 @@ import msgspec
 from streaming.errors import UpstreamBadResponse
 from streaming.events import Chunk, Event, Extra, Reasoning, Token, ToolCall, Usage
 from streaming.jsonlimits import is_too_deep, may_be_too_deep
+from streaming.sources._like_before import LikeBefore
 
 TEXT_FIELDS = ("reasoning_content", "reasoning", "content", "refusal")
 _LARGEST_INTEGER = 2**63
+LESSONS = 3
+"""How often it is tried to learn what an upstream's plain chunks look like."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -32,9 +35,25 @@ class ChunkReader:
         self._first: _First | None = None
         self._halves: dict[str, str] = {}
         self._calls: dict[int, _Call] = {}
+        self._like: LikeBefore | None = None
+        """Reads chunks that hold nothing but text, once there was one."""
+        self._lessons = LESSONS
 
     def read(self, data: bytes) -> list[Event]:
         """Return the events of one chunk. Raises `UpstreamBadResponse` for what is not one."""
+        if self._like is not None and not self._halves and not self.finish_reason:
+            text = self._like.text_of(data)
+            if text:
+                return [Token(text)]
+        events = self.read_any(data)
+        match events:
+            case [Token(refusal=False, extra=None, more=False)] if self._lessons:
+                self._lessons -= 1
+                self._like = LikeBefore.learn(data) or self._like
+        return events
+
+    def read_any(self, data: bytes) -> list[Event]:
+        """Do the same without the short cut."""
         chunk, odd = parse(data)
         choices = _choices(chunk)
         usage = cleaned(chunk.get("usage")) if odd else chunk.get("usage")

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import h11
 import httpx2
 
+from streaming.incoming import Incoming
+
 BLOCK_BYTES = 64 * 1024
 MAX_CHUNK_HEAD_BYTES = 4096
 
@@ -48,16 +50,16 @@ class HTTP1Transport(httpx2.BaseTransport):
     def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
-                connection.socket.close()
+                connection.close()
         self._idle.clear()
 
     def keep(self, connection: "_Connection") -> None:
         """Take a connection back whose last body was read to its end."""
         connections = self._idle[connection.origin]
-        connection.idle_since = time.monotonic()
+        connection.rest()
         connections.append(connection)
         if len(connections) > self._max_idle:
-            connections.popleft().socket.close()
+            connections.popleft().close()
 
     def _take_idle(self, origin: "_Origin") -> "_Connection | None":
         connections = self._idle[origin]
@@ -65,7 +67,7 @@ class HTTP1Transport(httpx2.BaseTransport):
             connection = connections.pop()
             if time.monotonic() - connection.idle_since < self._idle_seconds and not connection.readable():
                 return connection
-            connection.socket.close()
+            connection.close()
         return None
 
     def _connect(
@@ -101,7 +103,7 @@ class HTTP1Transport(httpx2.BaseTransport):
             with _as_httpx2_errors(request):
                 head, rest = connection.ask(request)
         except BaseException:
-            connection.socket.close()
+            connection.close()
             raise
         return httpx2.Response(
             head.status_code,
@@ -131,6 +133,25 @@ class _Connection:
         self.socket = sock
         self.idle_since = 0.0
         self._requests = 0
+        self._incoming = None if isinstance(sock, ssl.SSLSocket) else Incoming(sock.fileno())
+
+    def receive(self) -> bytes:
+        """Return what has come; nothing at the end. Blocks. Raises ``OSError``."""
+        if self._incoming is not None and self.socket.gettimeout() is None:
+            self._incoming.wait()
+        return self.socket.recv(BLOCK_BYTES)
+
+    def rest(self) -> None:
+        """Be idle from now on."""
+        self.idle_since = time.monotonic()
+        if self._incoming is not None:
+            self._incoming.rest()
+
+    def close(self) -> None:
+        if self._incoming is not None:
+            self._incoming.close()
+            self._incoming = None
+        self.socket.close()
 
     def readable(self) -> bool:
         """Say whether an idle connection has something to read, which can only be its end."""
@@ -156,7 +177,7 @@ class _Connection:
             if event is not h11.NEED_DATA:
                 continue
             try:
-                received = self.socket.recv(BLOCK_BYTES)
+                received = self.receive()
             except (ConnectionError, ssl.SSLError):
                 received = b""
             if not received and not answered:
@@ -201,14 +222,14 @@ class _Body(httpx2.SyncByteStream):
                     yield block
                 if self._framing.ended or self._connection is None:
                     break
-                received = self._connection.socket.recv(BLOCK_BYTES)
+                received = self._connection.receive()
                 if not received:
                     self._framing.end_of_file()
         self._finish()
 
     def close(self) -> None:
         if self._connection is not None:
-            self._connection.socket.close()
+            self._connection.close()
             self._connection = None
 
     def _finish(self) -> None:
