@@ -59,6 +59,8 @@ def create_client(upstream: UpstreamSettings, settings: Settings) -> openai.Open
         # The SDK finds these in OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS and others: one account's, sent to all.
         client.organization = client.project = client.admin_api_key = None
         client._custom_headers = HEADERS
+    # The SDK finds out about the machine once, by running `uname`: not while the first run waits.
+    _ = client.default_headers
     return client
 
 
