@@ -102,29 +102,30 @@ class SQLiteLog:
         return str(self._write(insert))
 
     def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+        stream_id, gen = claim
         last = seq + len(payloads) - 1
 
         def advance(db: apsw.Connection) -> bool:
+            # Naming a column that is in an index makes SQLite write that index, changed or not.
+            ending, ended = (", state = ?, ended = ?", (end, time.time())) if end else ("", ())
             row: list[Any] = db.execute(
-                "UPDATE streams SET last_seq = ?, state = ifnull(?, state), ended = ?"
+                f"UPDATE streams SET last_seq = ?{ending}"
                 " WHERE id = ? AND gen = ? AND last_seq = ? AND state = 'running'"
                 " RETURNING number, cancel_requested",
-                (last, end, time.time() if end else None, claim.stream_id, claim.gen, seq - 1),
+                (last, *ended, stream_id, gen, seq - 1),
             ).fetchall()
             if end or not row:
-                self._own.discard(claim.stream_id)
+                self._own.discard(stream_id)
             if not row:
-                raise Fenced(f"{claim.stream_id}: owner {claim.gen} may not write event {seq}")
+                raise Fenced(f"{stream_id}: owner {gen} may not write event {seq}")
             ((number, cancel_requested),) = row
-            _insert_batch(db, number, claim.gen, last, payloads)
+            _insert_batch(db, number, gen, last, payloads)
             return bool(cancel_requested)
 
-        stream_id, gen = claim
-        return bool(
-            self._write(
-                advance, lambda: self._tails.committed(stream_id, gen, seq, payloads, end is not None)
-            )
-        )
+        def tell() -> None:
+            self._tails.committed(stream_id, gen, seq, payloads, closed=end is not None)
+
+        return bool(self._write(advance, tell))
 
     def request_cancel(self, stream_id: str) -> None:
         self._write(
