@@ -1,9 +1,8 @@
 """One request for an OpenAI chat completion, and what the bytes of its answer mean."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from contextlib import AbstractContextManager
+from typing import Any
 
 import httpx2
 import msgspec
@@ -38,16 +37,16 @@ class ChatAttempt:
         return self._exchange.events(_request(route, prompt), lambda: self.status("thinking"))
 
 
-@contextmanager
-def _request(route: Route, prompt: Prompt) -> Iterator[httpx2.Response]:
-    with route.client.chat.completions.with_streaming_response.create(
-        model=route.model,
-        messages=cast(Any, prompt.messages),
-        stream=True,
-        stream_options=_stream_options(prompt.params),
-        extra_body={name: v for name, v in prompt.params.items() if name not in OWN_PARAMETERS},
-    ) as answer:
-        yield answer.http_response
+def _request(route: Route, prompt: Prompt) -> AbstractContextManager[httpx2.Response]:
+    return route.chat.send(
+        {
+            "messages": prompt.messages,
+            "model": route.model,
+            "stream": True,
+            "stream_options": _stream_options(prompt.params),
+            **{name: v for name, v in prompt.params.items() if name not in OWN_PARAMETERS},
+        }
+    )
 
 
 def _stream_options(params: dict[str, Any]) -> Any:

@@ -4,11 +4,13 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import httpx2
 import openai
 
 from streaming.errors import InvalidRequest
 from streaming.settings import Settings
 from streaming.sources import _upstream
+from streaming.sources._chat_request import ChatRequests
 from streaming.upstreams import ModelSettings, UpstreamSettings
 
 
@@ -24,7 +26,15 @@ class Upstream:
 
     @functools.cached_property
     def client(self) -> openai.OpenAI:
-        return _upstream.create_client(self._upstream, self._settings)
+        return _upstream.create_client(self._upstream, self._settings, self.transport)
+
+    @functools.cached_property
+    def chat(self) -> ChatRequests:
+        return ChatRequests(self.client, self.transport)
+
+    @functools.cached_property
+    def transport(self) -> httpx2.BaseTransport:
+        return _upstream.create_transport(self._upstream, self._settings)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,10 @@ class Route:
     @property
     def client(self) -> openai.OpenAI:
         return self.upstream.client
+
+    @property
+    def chat(self) -> ChatRequests:
+        return self.upstream.chat
 
     @property
     def speaks_responses(self) -> bool | None:

@@ -34,21 +34,28 @@ REJECTION_CODES = frozenset(
 )
 
 
-def create_client(upstream: UpstreamSettings, settings: Settings) -> openai.OpenAI:
-    """Return a client that never retries by itself and never follows a redirect."""
+def create_transport(upstream: UpstreamSettings, settings: Settings) -> httpx2.BaseTransport:
+    """Return what carries requests to an upstream. Its waits are in the scope of the run that waits."""
     if settings.is_demo:
         transport: httpx2.BaseTransport = DemoTransport(settings.demo_tokens_per_second)
     elif settings.upstream_proxy and upstream.behind_proxy:
         transport = httpx2.HTTPTransport(proxy=settings.upstream_proxy)
     else:
         transport = HTTP1Transport()
+    return ScopedTransport(transport)
+
+
+def create_client(
+    upstream: UpstreamSettings, settings: Settings, transport: httpx2.BaseTransport
+) -> openai.OpenAI:
+    """Return a client that never retries by itself and never follows a redirect."""
     client = openai.OpenAI(
         api_key=upstream.key or "none",
         base_url=upstream.base_url or None,
         max_retries=0,
         default_headers=HEADERS,
         http_client=openai.DefaultHttpx2Client(
-            transport=ScopedTransport(transport),
+            transport=transport,
             follow_redirects=False,
             trust_env=False,
             # How long a wait may last is the scope's business, except for connecting.
@@ -119,7 +126,7 @@ def failure_of(error: Exception) -> UpstreamFailure:
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
     match cause:
         case openai.APIStatusError():
-            return _failure_of_status(cause)
+            return failure_of_answer(cause.response)
         case httpx2.ConnectTimeout():
             return UpstreamUnreachable("connecting to the model took too long", may_retry=True)
         case httpx2.ConnectError():
@@ -184,15 +191,16 @@ def failure_of_code(
             return UpstreamFailure("the model's server failed", may_retry=True)
 
 
-def _failure_of_status(error: openai.APIStatusError) -> UpstreamFailure:
+def failure_of_answer(response: httpx2.Response) -> UpstreamFailure:
+    """Say what an answer that is no success means. Reads of it what `ScopedTransport` lets through."""
     said: object = None
     try:
-        body = msgspec.json.decode(error.response.content)
+        body = msgspec.json.decode(response.read())
         said = body.get("error", body) if isinstance(body, dict) else None
-    except (msgspec.DecodeError, RecursionError, httpx2.StreamError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, httpx2.HTTPError, httpx2.StreamError):
         pass
     return failure_of_code(
-        error.status_code, said if isinstance(said, dict) else {}, _retry_after(error.response.headers)
+        response.status_code, said if isinstance(said, dict) else {}, _retry_after(response.headers)
     )
 
 

@@ -23,5 +23,5 @@ class ChatSource:
 def create(settings: Settings) -> Source:
     routes = routes_of(settings)
     # Made now: the first run should not wait for it, nor the loop meanwhile.
-    _ = routes.of(settings.default_model)[0].client.chat.completions.with_streaming_response
+    _ = routes.of(settings.default_model)[0].chat
     return ChatSource(routes, settings)

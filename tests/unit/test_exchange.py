@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import httpx2
-import openai
 import pytest
 
 from streaming.errors import UpstreamBadResponse, UpstreamTruncated
@@ -67,13 +66,10 @@ class Answering(httpx2.BaseTransport, httpx2.SyncByteStream):
 
 
 def batches_of(attempt: Attempt, transport: httpx2.BaseTransport) -> Iterator[Sequence[Event]]:
-    upstream = Upstream(UpstreamSettings("u", speaks_responses=True), SETTINGS)
-    upstream.client = openai.OpenAI(
-        api_key="none",
-        base_url="http://127.0.0.1:1/v1",
-        max_retries=0,
-        http_client=openai.DefaultHttpx2Client(transport=transport),
+    upstream = Upstream(
+        UpstreamSettings("u", base_url="http://127.0.0.1:1/v1", speaks_responses=True), SETTINGS
     )
+    upstream.transport = transport
     return attempt.events(Route("m", "m", upstream), PROMPT)
 
 
