@@ -92,9 +92,13 @@ ALL: list[Script] = []
 
 
 def _script(body: str, *shared: str) -> Script:
-    source = _CALL + "".join(shared) + body
-    ALL.append(Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()))
+    ALL.append(named(_CALL + "".join(shared) + body))
     return ALL[-1]
+
+
+def named(source: str) -> Script:
+    """Return the script with the name that the server has for it."""
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 def meta_key(stream_id: str) -> str:

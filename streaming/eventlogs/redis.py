@@ -71,7 +71,7 @@ class RedisLog:
     """See `EventLog`. Belongs to the process, and the event loop, that made it."""
 
     def __init__(self, address: _redis_server.Address) -> None:
-        self._address = address
+        self.address = address
         self._bell = secrets.token_hex(8)
         self._name = f"sluice-{self._bell}"
         self.store_id = _redis_server.open_at_start(address, self._name, _SOURCES)
@@ -311,7 +311,7 @@ class RedisLog:
     # A server that is not what it was
 
     def _connect(self) -> _redis_server.Connection:
-        connection = _redis_server.connect(self._address, self._name)
+        connection = _redis_server.connect(self.address, self._name)
         try:
             _redis_server.load(connection, _SOURCES)
             store_id, _ = _redis_server.open_store(connection)
@@ -329,7 +329,7 @@ class RedisLog:
         return connection
 
     def _connect_to_watch(self) -> _redis_server.Connection:
-        return _redis_server.connect(self._address, f"{self._name}-watch", BLOCK_SECONDS)
+        return _redis_server.connect(self.address, f"{self._name}-watch", BLOCK_SECONDS)
 
     def _check_store(self) -> None:
         command = scripts.OPEN.command((), _ids.new_store_id(), scripts.SCHEMA_VERSION)

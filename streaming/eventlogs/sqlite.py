@@ -56,6 +56,8 @@ class SQLiteLog:
         self._lease: tuple[str, float] | None = None
         self._renewed_at = _host.boot_seconds()
         self._leases_count_from = 0.0
+        self.path = path
+        self.synchronous = synchronous
         self._file = StoreFile(path, synchronous, self._begin_anew)
         self._commits = GroupCommit(self._file)
         self._seen_version = self._data_version()
@@ -64,6 +66,20 @@ class SQLiteLog:
     @property
     def store_id(self) -> str:
         return self._file.store_id
+
+    # For what else is kept in this file
+
+    @property
+    def is_full(self) -> bool:
+        """The disk was full at the last write: nothing new is to be written."""
+        return self._file.full
+
+    def note_full(self) -> None:
+        self._file.drop_ballast()
+
+    def replace(self) -> None:
+        """The file was found damaged: move it aside and begin a new one. Blocks."""
+        self._file.replace()
 
     # Writing
 
