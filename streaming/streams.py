@@ -10,27 +10,16 @@ from typing import Any, Literal
 import gevent
 import msgspec
 
+from streaming.answers import Answer, Gathering, snapshot_of
+from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
-from streaming.errors import ErrorInfo, InvalidRequest, StreamingError
+from streaming.errors import InvalidRequest, StreamingError
 from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (
     START,
     Cursor,
-    Document,
-    Done,
-    Error,
-    Interrupt,
-    Metrics,
-    MetricsTick,
-    Reasoning,
-    Sources,
     Start,
     Status,
-    Token,
-    ToolCall,
-    ToolResult,
-    Usage,
-    decode,
     encode,
 )
 from streaming.producer import Limits, OnDisconnect, Producers
@@ -69,27 +58,6 @@ class Started(msgspec.Struct, frozen=True):
     stream_id: str
     replayed: bool
     """The stream was there: the same was asked under the same key before."""
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A stream at one moment; all lists and texts are of what came after the cursor given."""
-
-    stream_id: str
-    state: State
-    text: str
-    cursor: str
-    reasoning: str = ""
-    tool_calls: list[ToolCall] = []
-    tool_results: list[ToolResult] = []
-    sources: list[Document] = []
-    interrupts: list[Interrupt] = []
-    finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
-    metrics: Metrics | None = None
-    error: ErrorInfo | None = None
-    last_seq: int | None = None
-    """Of an ended stream, as ``text_sha256`` is: for clients that check what they have."""
-    text_sha256: str | None = None
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -219,57 +187,27 @@ class Streams:
                 else:
                     self._producers.left(stream_id)
 
-    def snapshot(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Snapshot:
-        """Return what the stream holds after ``after``.
+    def snapshot(
+        self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0, events: bool = False
+    ) -> Snapshot:
+        """Return what the stream holds after ``after``, with its ``events`` on request.
 
         With ``wait_seconds`` and nothing new, wait so long for something. Raises as `Reader`.
         """
+        return snapshot_of(self.answer(stream_id, after, wait_seconds), stream_id, events)
+
+    def answer(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Answer:
+        """Return the same as the answer it is. Raises as `Reader`."""
         reader = self.reader(stream_id, after)
         with self._opened(reader):
             self._note_poll(reader, wait_seconds)
-            text: list[str] = []
-            reasoning: list[str] = []
-            tool_calls: list[ToolCall] = []
-            tool_results: list[ToolResult] = []
-            documents: list[Document] = []
-            interrupts: list[Interrupt] = []
-            seen: dict[str, Any] = {}
+            gathering = Gathering()
             records = reader.next(wait_seconds)
             while records:
-                for record in records:
-                    match decode(record.payload):
-                        case Token(content):
-                            text.append(content)
-                        case Reasoning(content):
-                            reasoning.append(content)
-                        case ToolCall() as call:
-                            tool_calls.append(call)
-                        case ToolResult() as result:
-                            tool_results.append(result)
-                        case Sources(found):
-                            documents += found
-                        case Interrupt() as interrupt:
-                            interrupts.append(interrupt)
-                        case Usage(usage):
-                            seen["usage"] = usage
-                        case MetricsTick(metrics):
-                            seen["metrics"] = metrics
-                        case Done() | Error() as last:
-                            seen |= _told(last)
+                gathering.add(records)
                 records = reader.next(0)
             state = self._log.head(stream_id).state if reader.ended else "running"
-            return Snapshot(
-                stream_id,
-                state,
-                "".join(text),
-                str(reader.cursor),
-                "".join(reasoning),
-                tool_calls,
-                tool_results,
-                documents,
-                interrupts,
-                **seen,
-            )
+            return gathering.answer(state, reader.cursor)
 
     def cancel(self, stream_id: str) -> Receipt:
         """End a run, wherever it is produced; wait until it has ended.
@@ -376,18 +314,3 @@ class Streams:
                     gevent.sleep(0.01)
             except StreamingError:
                 logger.warning("old streams were not erased, to be tried again", exc_info=True)
-
-
-def _told(last: Done | Error) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "metrics": last.metrics,
-        "last_seq": last.last_seq,
-        "text_sha256": last.text_sha256,
-    }
-    if last.usage is not None:
-        told["usage"] = last.usage
-    if isinstance(last, Done):
-        told["finish_reason"] = last.finish_reason
-    else:
-        told["error"] = last.error
-    return told

@@ -57,8 +57,8 @@ class Wishes(NamedTuple):
         """
         name = request.args.get("format", default_format)
         wants = Wants(
-            metrics=_flag(request, "metrics"),
-            usage=_flag(request, "usage"),
+            metrics=flag_of(request, "metrics"),
+            usage=flag_of(request, "usage"),
             request=asked() if asked else {},
         )
         wire_format: WireFormat = plugins.create("formats", name, wants)
@@ -282,7 +282,7 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def _flag(request: Request, name: str) -> bool:
+def flag_of(request: Request, name: str) -> bool:
     text = request.args.get(name, "0")
     if text not in ("0", "1", "true", "false"):
         raise InvalidRequest(f"{name}: 0 or 1", code="wrong_value", param=name)

@@ -6,7 +6,7 @@ from streaming.settings import Settings
 from streaming.streams import Started, Streams
 from streaming.web import _orders
 from streaming.web._errors import json_response
-from streaming.web._responses import Wishes, cursor_of, event_stream, seconds_of
+from streaming.web._responses import Wishes, cursor_of, event_stream, flag_of, seconds_of
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
@@ -33,7 +33,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         after = cursor_of(request)
         if not _wants_events():
             wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
-            return json_response(streams.snapshot(stream_id, after, wait_seconds))
+            events = flag_of(request, "events")
+            return json_response(streams.snapshot(stream_id, after, wait_seconds, events))
         wishes = Wishes.of(request, "native", lambda: streams.asked(stream_id))
         reader = streams.reader(stream_id, after)
         if reader.ended:

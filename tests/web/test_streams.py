@@ -774,3 +774,26 @@ def test_the_answer_to_a_create_is_never_closed_early(compose: Compose) -> None:
     events = heard(service.client.post("/streams", json={"prompt": "hello"}, headers=EVENTS))
 
     assert json.loads(events[-1].data)["type"] == "done"
+
+
+def test_a_client_that_polls_is_given_events_with_their_neighbours_joined(compose: Compose) -> None:
+    gate = Gate()
+    call, result = ToolCall("c1", "weather", {"city": "Oslo"}, handled=True), ToolResult("c1", "weather", 9)
+    steps = [[Token("a"), Token("b"), call], gate, [result, Token("c")], [Token("d")], [Done("stop")]]
+    service = compose(ScriptedSource(*steps))
+    stream_id = service.create()
+    gate.reached.wait(2)
+    first = service.snapshot(stream_id, "?events=1")
+    assert first["events"] == [
+        {"type": "token", "content": "ab"},
+        {"type": "tool_call", "id": "c1", "tool": "weather", "args": {"city": "Oslo"}, "handled": True},
+    ]
+    gate.open()
+    eventually(lambda: service.snapshot(stream_id)["state"] == "completed")
+    rest = service.snapshot(stream_id, f"?events=1&after={first['cursor']}")
+    assert rest["events"] == [
+        {"type": "tool_result", "id": "c1", "tool": "weather", "result": 9},
+        {"type": "token", "content": "cd"},
+    ]
+    assert "events" not in service.snapshot(stream_id)
+    refused(service.client.get(f"/streams/{stream_id}?events=yes"), 400, "invalid_request", param="events")
