@@ -83,6 +83,8 @@ class Streams:
         self._settings = settings
         self._audience = Audience()
         self._readers: set[Reader] = set()
+        self._guests: set[Callable[[], None]] = set()
+        self._draining = False
         self._producers = Producers(
             log,
             self._audience,
@@ -187,6 +189,20 @@ class Streams:
                 else:
                     self._producers.left(stream_id)
 
+    @contextmanager
+    def hosting(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Call ``leave`` when this worker begins to drain, at once if it has begun.
+
+        For connections that stay open without a run. It must not block.
+        """
+        self._guests.add(leave)
+        try:
+            if self._draining:
+                leave()
+            yield
+        finally:
+            self._guests.discard(leave)
+
     def snapshot(
         self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0, events: bool = False
     ) -> Snapshot:
@@ -234,10 +250,15 @@ class Streams:
     def drain(self, run_seconds: float, reader_seconds: float) -> None:
         """Take no new runs; let those here end for ``run_seconds``, then end them as interrupted.
 
+        Guests are told to leave at once.
+
         Then let go of the readers that are left, of streams produced elsewhere,
         spread over ``reader_seconds``: they come back to another worker.
         """
         drained_by = time.monotonic() + run_seconds
+        self._draining = True
+        for leave in list(self._guests):
+            leave()
         self.questions.refuse()
         self._producers.shutdown(run_seconds)
         self.questions.end(drained_by - time.monotonic())

@@ -1,18 +1,20 @@
 """What the bodies of all dialects are checked for. Every refusal names the field at fault."""
 
 import re
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from flask import Request
 
+from streaming import shapes
 from streaming.errors import InvalidRequest
-from streaming.jsonlimits import MAX_DEPTH, is_too_deep, may_be_too_deep
 from streaming.settings import Settings
+from streaming.shapes import MAX_NAME_CHARS
+from streaming.shapes import refuse as refuse
+from streaming.shapes import unknown_field as unknown_field
 
 MAX_MODEL_CHARS = 200
-MAX_NAME_CHARS = 100
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -34,16 +36,7 @@ def check_origin(request: Request) -> None:
 
 def read_json(request: Request, settings: Settings) -> Any:
     """Return what the body holds, within limits of size and depth. Raises `InvalidRequest`."""
-    body = _body(request, settings)
-    try:
-        decoded = msgspec.json.decode(body)
-    except RecursionError:
-        raise _too_deep() from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}", code="json") from None
-    if may_be_too_deep(body) and is_too_deep(decoded):
-        raise _too_deep()
-    return decoded
+    return shapes.decode(_body(request, settings), "the body")
 
 
 def _body(request: Request, settings: Settings) -> bytes:
@@ -58,25 +51,6 @@ def _body(request: Request, settings: Settings) -> bytes:
     if not body.strip():
         raise InvalidRequest("the body is empty; send a JSON object", code="json")
     return body
-
-
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"the body is nested more than {MAX_DEPTH} deep", code="too_deep")
-
-
-def refuse(error: msgspec.ValidationError) -> NoReturn:
-    said, _, path = str(error).partition(" - at `")
-    param = path.removesuffix("`").removeprefix("$").removeprefix(".") or None
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", said):
-        raise unknown_field(f"{param}.{unknown[1]}" if param else unknown[1]) from None
-    raise InvalidRequest(
-        f"{param or 'the body'}: {said[:1].lower()}{said[1:]}", code="wrong_type", param=param
-    ) from None
-
-
-def unknown_field(name: str) -> InvalidRequest:
-    name = name[:MAX_NAME_CHARS]
-    return InvalidRequest(f"there is no field {name!r} here", code="unknown_field", param=name)
 
 
 def check_key(key: str, param: str) -> str:

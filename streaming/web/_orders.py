@@ -73,11 +73,20 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
 def from_body(request: Request, settings: Settings, streams: Streams) -> Order:
     """Read ``POST /streams``. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
-    create = _convert(_bodies.read_json(request, settings))
+    asked = _bodies.read_json(request, settings)
     key = request.headers.get("Idempotency-Key")
     if key is not None:
         _bodies.check_key(key, "Idempotency-Key")
-    elif create.message_id is not None:
+    return from_fields(asked, settings, streams, key)
+
+
+def from_fields(asked: Any, settings: Settings, streams: Streams, key: str | None = None) -> Order:
+    """Read the fields of ``POST /streams``, wherever they came from. Raises `InvalidRequest`.
+
+    ``key`` wins over their ``message_id``.
+    """
+    create = _convert(asked)
+    if key is None and create.message_id is not None:
         key = _bodies.check_key(create.message_id, "message_id")
     return _order(create, f"POST /streams {key}" if key else None, settings, streams)
 

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 from streaming import producer
 from streaming.errors import UpstreamTruncated
 from streaming.eventlogs import new_stream_id
-from streaming.events import Cursor, Done, Reasoning, Token, Usage
+from streaming.events import Cursor, Done, Reasoning, Token, ToolCall, ToolResult, Usage
 from tests.doubles import (
     EventSourceParser,
     Gate,
