@@ -44,7 +44,8 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
-    streams = Streams(log, load_source, settings, OpenAIRelay(settings), registered)
+    threads = plugins.create("threads", scheme, log)
+    streams = Streams(log, load_source, settings, OpenAIRelay(settings), registered, threads)
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -71,6 +71,8 @@ class Settings:
     lease_seconds: float = 10.0
     retention_seconds: float = 3600.0
     """How long an ended stream can be read; its id is remembered a day longer."""
+    thread_retention_seconds: float = 30 * 86_400.0
+    """How long a conversation is kept after its last turn."""
 
     # Readers
     heartbeat_seconds: float = 10.0

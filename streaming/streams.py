@@ -13,7 +13,8 @@ import msgspec
 from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
-from streaming.errors import InvalidRequest, StreamingError
+from streaming.conversations import Conversations
+from streaming.errors import InvalidRequest, NotFound, StreamExpired, StreamingError, StreamLost
 from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (
     START,
@@ -22,12 +23,16 @@ from streaming.events import (
     Status,
     encode,
 )
+from streaming.histories import Room
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
 from streaming.reader import Reader
 from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt, Relay, Source
+from streaming.threads import ThreadStore
+from streaming.threads.memory import MemoryThreads
+from streaming.turns import Question
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,8 @@ CANCEL_SECONDS = 3.0
 CONTINUE = "Your answer was cut off. Go on exactly where it stopped, without repeating anything."
 ATTENDING_SECONDS = 86_400.0
 TOMBSTONE_SECONDS = 86_400.0
+TWIN_SECONDS = 1.0
+"""How long the second of two equal requests in a thread waits for the stream of the first."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -52,6 +59,8 @@ class Order(msgspec.Struct, frozen=True):
     request_id: str | None = None
     continues: str = ""
     """The stream whose text is to be gone on with."""
+    question: Question | None = None
+    """Where it is a turn of a thread."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -77,6 +86,7 @@ class Streams:
         settings: Settings,
         relay: Relay | None = None,
         registered: Mapping[str, Registered] = MappingProxyType({}),
+        threads: ThreadStore | None = None,
     ) -> None:
         self._log = log
         self._load_source = load_source
@@ -101,6 +111,8 @@ class Streams:
         """What is asked besides runs."""
         self.registered = registered
         """The runnables, by the name of their source."""
+        room = Room(settings.max_prompt_chars, settings.max_body_bytes, settings.max_messages)
+        self.threads = Conversations(threads or MemoryThreads(), log, room, registered)
         self._expiring = gevent.spawn(self._expire_old)
 
     @property
@@ -129,14 +141,18 @@ class Streams:
         asked = msgspec.json.encode(order.asked)
         new = NewStream(stream_id, self._producers.worker_id, asked, order.key, order.fingerprint)
         with self._producers.room():
-            found = self._log.create(new, first)
+            with self._in_thread(order, prompt, stream_id) as placed:
+                found = self._log.create(new, first)
             if found != stream_id:
+                if order.question is not None:
+                    self.threads.drop(order.question.thread, stream_id)
+                    self.threads.join(order.question, prompt, found)
                 return Started(found, replayed=True)
             self._producers.start(
                 Claim(stream_id, gen=1),
                 len(first),
                 source,
-                prompt,
+                placed,
                 order.on_disconnect,
                 order.timeout_seconds,
                 order.request_id,
@@ -146,6 +162,34 @@ class Streams:
             extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
         )
         return Started(stream_id, replayed=False)
+
+    @contextmanager
+    def _in_thread(self, order: Order, prompt: Prompt, stream_id: str) -> Iterator[Prompt]:
+        """Give the run its turn in its thread, which is taken back if the stream cannot be created."""
+        question = order.question
+        if question is None or (order.key and self._log.find(order.key)):
+            yield prompt
+            return
+        try:
+            placed = self.threads.begin(question, prompt, stream_id, order.key)
+        except InvalidRequest as error:
+            # It may be this very request that is in the way: it came twice, at the same time.
+            if error.code != "thread_busy" or not order.key or not self._appears(order.key):
+                raise
+            yield prompt
+            return
+        try:
+            yield placed
+        except BaseException:
+            self.threads.drop(question.thread, stream_id)
+            raise
+
+    def _appears(self, key: str) -> bool:
+        """Say whether a stream has ``key``, waiting a little for one that is just being created."""
+        deadline = time.monotonic() + TWIN_SECONDS
+        while not (found := self._log.find(key)) and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        return found is not None
 
     def _continuing(self, prompt: Prompt, stream_id: str) -> Prompt:
         said = self.snapshot(stream_id)
@@ -245,7 +289,26 @@ class Streams:
     def erase(self, stream_id: str) -> None:
         """Cancel the run if it goes on, then forget its text; the id answers `StreamExpired`."""
         self.cancel(stream_id)
+        thread_id = self.asked(stream_id).get("thread", "")
         self._log.erase(stream_id)
+        if thread_id:
+            self.threads.forget_answer(thread_id, stream_id, StreamExpired("this answer was erased"))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Forget a conversation, and stop and erase the runs in it. Raises `NotFound`."""
+        self.threads.get(thread_id)
+        kept = self._settings.retention_seconds + self._settings.stream_timeout_seconds
+        for turn in self.threads.store.outline(thread_id):
+            if not turn.settled or turn.created > time.time() - 2 * kept:  # older streams are gone
+                self._erase_if_there(turn.id)
+        self.threads.store.delete(thread_id)
+
+    def _erase_if_there(self, stream_id: str) -> None:
+        try:
+            self.cancel(stream_id)
+            self._log.erase(stream_id)
+        except (NotFound, StreamLost, StreamExpired):
+            pass
 
     def drain(self, run_seconds: float, reader_seconds: float) -> None:
         """Take no new runs; let those here end for ``run_seconds``, then end them as interrupted.
@@ -271,6 +334,7 @@ class Streams:
         """Close the log. To be called when nothing runs and nobody reads any more."""
         self._expiring.kill()
         self._producers.close()
+        self.threads.store.close()
         self._log.close()
 
     @contextmanager
@@ -327,11 +391,28 @@ class Streams:
         )
 
     def _expire_old(self) -> None:
-        kept = self._settings.retention_seconds
+        pause_seconds = min(60.0, self._settings.retention_seconds / 4)
         while True:
-            gevent.sleep(min(60.0, kept / 4))
-            try:
-                while self._log.expire(time.time() - kept, time.time() - kept - TOMBSTONE_SECONDS):
-                    gevent.sleep(0.01)
-            except StreamingError:
-                logger.warning("old streams were not erased, to be tried again", exc_info=True)
+            gevent.sleep(pause_seconds)
+            self._chore("old streams were not erased", self._expire_streams)
+            old = time.time() - self._settings.thread_retention_seconds
+            self._chore("old threads were not deleted", self.threads.expire, old)
+
+    def _expire_streams(self) -> None:
+        """Keep the answers that belong to threads, then let the log forget."""
+        kept = self._settings.retention_seconds
+        try:
+            self.threads.settle_ended()
+        except StreamingError:
+            kept *= 2  # not for ever: what is full may have to forget before it can keep
+            raise
+        finally:
+            old = time.time() - kept
+            while self._log.expire(old, old - TOMBSTONE_SECONDS):
+                gevent.sleep(0.01)
+
+    def _chore(self, failure: str, chore: Callable[..., None], *arguments: Any) -> None:
+        try:
+            chore(*arguments)
+        except StreamingError:
+            logger.warning("%s, to be tried again", failure, exc_info=True)

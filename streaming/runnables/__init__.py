@@ -4,7 +4,8 @@
 What the object is decides which file of this folder serves it. To support
 another kind, add a file with ``accepts(found) -> bool`` and
 ``create(found, settings) -> Source`` and ``MODES``, what a request may ask of it
-beside text; it may import its framework, because it is
+beside text, and ``remembers(found) -> bool``, whether it keeps a thread by itself;
+it may import its framework, because it is
 imported only when something is registered.
 """
 
@@ -28,3 +29,5 @@ class Registered(Struct, frozen=True):
     """What ``mode`` may be in a request."""
     configurable: frozenset[str] | None
     """What ``config.configurable`` may have in it; ``None``: there is nothing to configure."""
+    remembers: bool = False
+    """It keeps what was said under the name of the thread, and is told only what is new."""

@@ -48,7 +48,8 @@ def _load(registration: Registration, settings: Settings) -> Registered:
         module = _framework(kind)
         if module is not None and module.accepts(found):
             source = module.create(found, settings)
-            return Registered(name, kind, found, source, tuple(module.MODES), configurable_of(found))
+            modes, configurable = tuple(module.MODES), configurable_of(found)
+            return Registered(name, kind, found, source, modes, configurable, module.remembers(found))
     known = ", ".join(plugins.names("runnables"))
     shown = f"{registration.module}:{registration.attribute}"
     raise _unusable(registration, f"{shown} is a {type(found).__name__}, which is none of: {known}")

@@ -84,11 +84,11 @@ class AgentSource:
     def events(self, prompt: Prompt) -> Batches:
         refuse(prompt.params, NOT_HERE)
         run = _Run(self._agent, self._result_bytes)
-        items = _items(prompt)
+        asked = _asked(prompt)
         yield [Status("thinking", 0)]
         try:
             with contextlib.closing(
-                _bridge.iterate(lambda: run.batches(items, self._config(prompt, run), self._options(prompt)))
+                _bridge.iterate(lambda: run.batches(asked, self._config(prompt, run), self._options(prompt)))
             ) as hauls:
                 for haul in hauls:
                     yield [event for batch in haul for event in batch]
@@ -119,6 +119,14 @@ class _Options(msgspec.Struct, frozen=True):
     sessions_path: str
 
 
+class _Asked(msgspec.Struct, frozen=True):
+    """The items of what is asked."""
+
+    all: list[Any]
+    new: list[Any]
+    """Those after the last answer, for a session that has the others."""
+
+
 class _Run:
     """One run; what is asynchronous happens on the worker's asyncio loop."""
 
@@ -128,10 +136,12 @@ class _Run:
         self._result: RunResultStreaming | None = None
 
     async def batches(
-        self, items: list[Any], config: RunConfig, options: _Options
+        self, asked: _Asked, config: RunConfig, options: _Options
     ) -> AsyncGenerator[Sequence[Event], None]:
         with _whole_answers.counted() as answers:
             async with _session(options) as session:
+                remembers = session is not None and bool(await session.get_items(limit=1))
+                items = asked.new if remembers else asked.all
                 self._result = result = Runner.run_streamed(
                     self._agent, items, max_turns=options.max_turns, run_config=config, session=session
                 )
@@ -199,15 +209,16 @@ def _needs_approval(result: RunResultStreaming) -> StreamingError:
     return InvalidRequest(f"a person must approve of a tool, which is not possible here: {names[:200]}")
 
 
-def _items(prompt: Prompt) -> list[Any]:
+def _asked(prompt: Prompt) -> _Asked:
     messages = asked_of(prompt)
+    new = messages
     if prompt.thread:
         # The session has what came before; a chat client sends it all the same.
         last_said = max((i for i, m in enumerate(messages) if m.get("role") == "assistant"), default=-1)
-        messages = messages[last_said + 1 :]
-    if not messages:
+        new = messages[last_said + 1 :]
+    if not new:
         raise InvalidRequest("messages: the last one is not the user's", code="required", param="messages")
-    return list(responses.body_of(Prompt(prompt.model, messages))["input"])
+    return _Asked(*(list(responses.body_of(Prompt(prompt.model, each))["input"]) for each in (messages, new)))
 
 
 def _model_settings(params: dict[str, Any], settings: Settings) -> ModelSettings:
@@ -233,6 +244,10 @@ def _model_settings(params: dict[str, Any], settings: Settings) -> ModelSettings
 
 def accepts(found: object) -> bool:
     return isinstance(found, Agent)
+
+
+def remembers(found: object) -> bool:
+    return True  # by a session of the SDK
 
 
 def create(found: Agent[Any], settings: Settings, **options: Any) -> Source:

@@ -132,6 +132,11 @@ def accepts(found: object) -> bool:
     return isinstance(found, Runnable) and not _is_graph(found)
 
 
+def remembers(found: Any) -> bool:
+    """Say whether it declares sessions, as ``RunnableWithMessageHistory`` does."""
+    return any(spec.id == "session_id" for spec in found.config_specs)
+
+
 def create(found: Any, settings: Settings) -> Source:
     _clients.use(settings)
     scope_http_clients()

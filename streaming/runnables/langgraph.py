@@ -44,6 +44,10 @@ def accepts(found: object) -> bool:
     return isinstance(found, Pregel)
 
 
+def remembers(found: object) -> bool:
+    return True  # by a checkpointer of its own, or the service's
+
+
 def create(found: Graph, settings: Settings) -> Source:
     _clients.use(settings)
     scope_http_clients()

@@ -82,6 +82,10 @@ def accepts(found: object) -> bool:
     return isinstance(found, ToolLoop)
 
 
+def remembers(found: object) -> bool:
+    return False
+
+
 def create(found: ToolLoop, settings: Settings) -> Source:
     scope_http_clients()  # those of the tools
     loop = Loop(

@@ -8,7 +8,7 @@ can go on using it.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 from gevent.threadpool import ThreadPool
@@ -184,7 +184,10 @@ class SQLiteThreads:
             raise StoreUnavailable("this event log was closed")
         store_id = self._log.store_id
         try:
-            found: T = self._thread.apply(run)
+            outcome: T | _Raised = self._thread.apply(_caught, (run,))
+            if isinstance(outcome, _Raised):
+                raise outcome.error
+            return outcome
         except (apsw.CorruptError, apsw.NotADBError):
             if self._log.store_id == store_id:
                 self._log.replace()
@@ -194,7 +197,18 @@ class SQLiteThreads:
             raise StoreFull("the disk of the event log is full", retry_after_seconds=60) from None
         except (apsw.Error, apsw.ConnectionClosedError, OSError) as error:
             raise StoreUnavailable(f"threads cannot be read or written: {type(error).__name__}") from None
-        return found
+
+
+class _Raised(NamedTuple):
+    error: Exception
+
+
+def _caught(run: Callable[[], T]) -> T | _Raised:
+    """Run it; return what it raised, which the pool would print."""
+    try:
+        return run()
+    except Exception as error:
+        return _Raised(error)
 
 
 def _number(db: apsw.Connection, thread_id: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import msgspec
 from flask import Request
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from streaming import plugins
 from streaming.errors import InvalidRequest
@@ -13,7 +14,7 @@ from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order, Streams
-from streaming.web import _bodies, _errors
+from streaming.web import _bodies, _errors, _thread_orders
 from streaming.web import _runnable_orders as orders
 
 RANGES = {
@@ -56,7 +57,7 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
 
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
-    source: str = "chat"
+    source: str | None = None
     model: str | None = None
     instructions: str | None = None
     params: Params = Params()
@@ -66,6 +67,8 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
     continues: str | None = None
     input: Any = None
     thread: str | None = None
+    follows: str | None = None
+    replaces: str | None = None
     mode: str | list[str] | UnsetType = UNSET
     config: dict[str, Any] | UnsetType = UNSET
 
@@ -101,6 +104,8 @@ def from_query(request: Request, settings: Settings, streams: Streams) -> Order:
         "instructions",
         "source",
         "thread",
+        "follows",
+        "replaces",
         "on_disconnect",
     } | READER_PARAMETERS
     for name in request.args:
@@ -118,18 +123,21 @@ def from_form(request: Request, settings: Settings, streams: Streams) -> Order:
     """Read the page's own form, as a browser without JavaScript sends it. Raises `InvalidRequest`."""
     _bodies.check_origin(request)
     request.max_form_memory_size = settings.max_body_bytes
-    # A form's line ends are CRLF, whatever was typed.
-    prompt = request.form.get("prompt", "").replace("\r\n", "\n")
-    create = Create(prompt=prompt, source=request.form.get("source", "chat"))
+    given = {name: request.form.get(name, "").replace("\r\n", "\n") for name in FORM_FIELDS}
+    # A form sends its empty fields too; its line ends are CRLF, whatever was typed.
+    create = _convert({name: text for name, text in given.items() if text})
+    if create.prompt is None and create.replaces is None:
+        create = replace(create, prompt="")
     key = request.form.get("message_id")
     if key is None:
         return _order(create, None, settings, streams)
     _bodies.check_key(key, "message_id")
     # The browser may send the same form again with another question in it.
-    asked = hashlib.sha256(f"{create.source} {prompt}".encode()).hexdigest()
+    asked = hashlib.sha256(msgspec.json.encode(given, order="deterministic")).hexdigest()
     return _order(create, f"POST / {key} {asked}", settings, streams)
 
 
+FORM_FIELDS = ("prompt", "source", "model", "instructions", "thread", "follows", "replaces")
 READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "usage", "wait"})
 
 
@@ -143,36 +151,46 @@ def _convert(asked: Any) -> Create:
 def _order(create: Create, key: str | None, settings: Settings, streams: Streams) -> Order:
     if create.timeout_seconds is not None and create.timeout_seconds <= 0:
         raise InvalidRequest("timeout_seconds: more than 0", code="wrong_value", param="timeout_seconds")
-    runnable = streams.registered.get(create.source)
+    _thread_orders.check(create)
+    canonical = msgspec.json.encode(create, order="deterministic")
+    create = _thread_orders.asked_again(create, streams)
+    source = create.source or "chat"
+    runnable = streams.registered.get(source)
     if runnable is None:
-        prompt = _prompt(create, settings)
-        asked: dict[str, Any] = {"prompt": _bodies.last_user_text(prompt.messages), "model": prompt.model}
+        prompt = _prompt(create, source, settings)
+        said = _bodies.last_user_text(prompt.messages)
+        asked: dict[str, Any] = {"prompt": said, "model": prompt.model}
     else:
         prompt = _runnable_prompt(create, settings, runnable)
-        said = prompt.input if prompt.messages == [] else _bodies.last_user_text(prompt.messages)
-        asked = {"prompt": orders.shown(said), "model": prompt.model, "modes": list(prompt.modes)}
-    canonical = msgspec.json.encode(create, order="deterministic")
+        given = prompt.input if prompt.messages == [] else _bodies.last_user_text(prompt.messages)
+        asked = {"prompt": orders.shown(given), "model": prompt.model, "modes": list(prompt.modes)}
+        given = _thread_orders.said_in(given)
+        said = given if isinstance(given, str) else orders.shown(given)
+    question = _thread_orders.question_of(create, source, prompt, said)
+    if question is not None:
+        asked["thread"] = question.thread
     return Order(
-        source=create.source,
+        source=source,
         prompt=prompt,
-        asked={**asked, "source": create.source},
+        asked={**asked, "source": source},
         on_disconnect=create.on_disconnect,
         timeout_seconds=create.timeout_seconds,
         key=key,
         fingerprint=hashlib.sha256(canonical).hexdigest(),
         request_id=_errors.request_id(),
         continues=create.continues or "",
+        question=question,
     )
 
 
-def _prompt(create: Create, settings: Settings) -> Prompt:
-    given = {"input": create.input is not None, "thread": create.thread is not None}
-    given |= {"mode": create.mode is not UNSET, "config": create.config is not UNSET}
-    if create.source in plugins.names("sources"):
+def _prompt(create: Create, source: str, settings: Settings) -> Prompt:
+    given = {"input": create.input is not None, "mode": create.mode is not UNSET}
+    given["config"] = create.config is not UNSET
+    if source in plugins.names("sources"):
         for name, is_given in given.items():
             if is_given:
                 raise InvalidRequest(
-                    f"{name}: the source {create.source} has none, only runnables have",
+                    f"{name}: the source {source} has none, only runnables have",
                     code="wrong_value",
                     param=name,
                 )
@@ -203,7 +221,7 @@ def _runnable_prompt(create: Create, settings: Settings, runnable: Registered) -
         messages,
         msgspec.to_builtins(create.params),
         orders.check_input(create.input, settings),
-        orders.check_thread(create.thread) if create.thread is not None else "",
+        create.thread or "",
         orders.check_modes(create.mode, runnable) if create.mode is not UNSET else (),
         orders.check_config(create.config, runnable) if create.config is not UNSET else {},
     )

@@ -196,7 +196,7 @@ def test_modes_of_a_graph_are_told(shared: Service) -> None:
             "config.configurable.thread_id",
         ),
         ({"source": "chat", "prompt": "a", "input": "b"}, "input"),
-        ({"source": "chat", "prompt": "a", "thread": "b"}, "thread"),
+        ({"source": "chat", "prompt": "a", "thread": "b c"}, "thread"),
         ({"source": "chat", "prompt": "a", "mode": "events"}, "mode"),
         ({"source": "chat", "prompt": "a", "config": {}}, "config"),
     ],
