@@ -83,7 +83,7 @@ class SQLiteThreads:
         return self._read(select)
 
     def delete(self, thread_id: str) -> None:
-        self._write(lambda db: _delete(db, "id = ?", (thread_id,)))
+        self._write(lambda db: _delete(db, "id = ?", (thread_id,)), frees=True)
 
     def put(self, item: Item) -> None:
         self._write(lambda db: _put(db, _number(db, item.thread), item))
@@ -151,13 +151,8 @@ class SQLiteThreads:
         return self._items("WHERE i.settled = 0 ORDER BY i.created LIMIT ? OFFSET ?", (limit, skip))
 
     def expire(self, updated_before: float) -> int:
-        return self._write(
-            lambda db: _delete(
-                db,
-                "number IN (SELECT number FROM threads WHERE updated < ? LIMIT ?)",
-                (updated_before, EXPIRE_BATCH),
-            )
-        )
+        old = "number IN (SELECT number FROM threads WHERE updated < ? LIMIT ?)"
+        return self._write(lambda db: _delete(db, old, (updated_before, EXPIRE_BATCH)), frees=True)
 
     def close(self) -> None:
         if not self._closed:
@@ -174,8 +169,8 @@ class SQLiteThreads:
     def _read(self, work: Callable[[apsw.Connection], T]) -> T:
         return self._apply(lambda: self._connection.read(work))
 
-    def _write(self, work: Callable[[apsw.Connection], T]) -> T:
-        if self._log.is_full:
+    def _write(self, work: Callable[[apsw.Connection], T], frees: bool = False) -> T:
+        if self._log.is_full and not frees:
             raise StoreFull("the disk of the event log is full", retry_after_seconds=60)
         return self._apply(lambda: self._connection.write(work))
 
