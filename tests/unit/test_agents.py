@@ -358,6 +358,16 @@ def test_a_client_that_sends_the_whole_conversation_does_not_double_it(
     assert [message["content"] for message in upstream.asked[1]["messages"]] == ["hi", "Hello.", "more"]
 
 
+def test_a_session_that_is_new_is_told_what_was_said_elsewhere(model: MakeModel, tmp_path: Path) -> None:
+    upstream = model(text("Again."), text("And again."))
+    asked = source(an_agent(), upstream, sessions_path=str(tmp_path / "sessions.db"))
+    history = [*HI, {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "more"}]
+    heard(asked, thread="t1", messages=history)
+    heard(asked, thread="t1", messages=[*history, {"role": "assistant", "content": "Again."}, *HI])
+    said = [[message["content"] for message in body["messages"]] for body in upstream.asked]
+    assert said == [["hi", "Hello.", "more"], ["hi", "Hello.", "more", "Again.", "hi"]]
+
+
 def test_without_a_thread_nothing_is_kept(model: MakeModel, tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     heard(source(an_agent(), model(text("ok")), sessions_path=str(path)))
