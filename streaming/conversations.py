@@ -188,7 +188,10 @@ class Conversations:
 
     def _so_far(self, stream_id: str) -> Answer:
         try:
-            return self._gather(stream_id, "running")
+            answer = self._gather(stream_id, "running")
+            if answer.last_seq is not None:  # it ended just now
+                return replace(answer, state=self._log.head(stream_id).state)
+            return answer
         except (NotFound, StreamLost, StreamExpired):
             return Answer("running", [], str(START))
 

@@ -5,14 +5,15 @@ from msgspec.structs import replace
 
 from streaming.answers import Answer
 from streaming.conversations import Conversations
+from streaming.eventlogs import Claim, Page
 from streaming.eventlogs.memory import MemoryLog
-from streaming.events import Token
+from streaming.events import Done, Token, encode
 from streaming.histories import Room, exchange_of, fresh, with_history
 from streaming.runnables import Registered
 from streaming.sources import Prompt
 from streaming.threads.memory import MemoryThreads
 from streaming.turns import Question, Tree, Turn, item_of, turn_of
-from tests.doubles import ScriptedSource
+from tests.doubles import ScriptedSource, new_stream
 
 ROOM = Room(chars=10_000, bytes=100_000, messages=100)
 
@@ -121,6 +122,25 @@ def test_the_answer_to_an_interrupt_goes_to_the_memory_that_asked(talk: Talk) ->
     asked = talk.ask("graph", "yes", input={"resume": "yes"})
     assert (asked.thread, asked.input, asked.messages) == ("t1", {"resume": "yes"}, [])
     assert texts(talk.ask("chat", "why")) == ["one", "re one", "yes", "re yes", "why"]
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_told_to_go_on() -> None:
+    class Ending(MemoryLog):
+        """Ends a stream between two looks at it."""
+
+        def read(self, stream_id: str, after: int, limit: int = 256) -> Page:
+            if not self.head(stream_id).ended:
+                self.append(Claim(stream_id, 1), 2, [encode(Done("stop", last_seq=2))], end="completed")
+            return super().read(stream_id, after, limit)
+
+    log = Ending()
+    stream_id = log.create(new_stream(log), [encode(Token("all"))])
+    conversations = Conversations(MemoryThreads(), log, ROOM, {})
+    conversations.open("t1", "")
+    conversations.store.claim(item_of(Turn(stream_id, "", "chat", "m", "q", 1.0), "t1"), "")
+    answer = conversations.turn("t1", stream_id).answer
+    assert answer is not None
+    assert (answer.text, answer.state, answer.finish_reason) == ("all", "completed", "stop")
 
 
 # Parts
