@@ -9,7 +9,6 @@ import random
 import socket
 import threading
 import time
-from collections import deque
 from typing import Any
 
 import gevent
@@ -84,6 +83,7 @@ class Connection:
         self._wire.hold_back(ws.input_buffer)
         self._streams = streams
         self._idle_seconds = settings.connection_seconds
+        self._drain_seconds = settings.drain_seconds
         self._busy_at = time.monotonic()
         self._session = Session(
             streams,
@@ -93,6 +93,7 @@ class Connection:
         )
         self._greenlets = Group()
         self._leaving = False
+        self._leaver: gevent.Greenlet | None = None
         self._closed_with: int | None = None
 
     def serve(self) -> None:
@@ -131,7 +132,9 @@ class Connection:
         g.pop("request_id", None)  # each command is a request of its own
         answer = self._session.take(message)
         self._busy_at = time.monotonic()
-        self._send([answer.frame])
+        # A client may stop a run and leave at once: what it sent before it left is done.
+        with contextlib.suppress(*GONE):
+            self._send([answer.frame])
         if answer.begun:
             self._greenlets.spawn(self._follow, answer.begun, _errors.request_id())
         self._leave_if_done()  # its last run may have been paused
@@ -177,8 +180,14 @@ class Connection:
     def _leave(self) -> None:
         """Go when nothing is being sent: this worker stops. Does not block."""
         self._leaving = True
-        if not self._session.is_sending:
-            self._greenlets.add(gevent.spawn_later(random.uniform(0, LEAVE_SECONDS), self._leave_if_done))
+        self._leaver = gevent.spawn(self._see_off)
+
+    def _see_off(self) -> None:
+        gevent.sleep(random.uniform(0, LEAVE_SECONDS))
+        self._leave_if_done()
+        # By then the runs here have ended. Who has not heard it does not read.
+        gevent.sleep(self._drain_seconds)
+        self._close(CloseReason.SERVICE_RESTART, "restarting, come back")
 
     def _leave_if_done(self) -> None:
         if self._leaving and not self._session.is_sending:
@@ -189,20 +198,33 @@ class Connection:
         if self._closed_with is not None:
             return
         self._closed_with = int(code)
-        self._ws.input_buffer = deque(maxlen=0)  # commands that are still coming are not taken any more
+        self._ws.input_buffer = _Discarding()
         self._wire.hold_back(())
+        said = False
         with contextlib.suppress(*GONE), gevent.Timeout(CLOSE_SECONDS, False):
             self._ws.close(code, reason)
+            said = True
+        if not said:
+            self._wire.shutdown()
         self._ws.connected = False
         self._ws.event.set()
 
     def _end(self) -> None:
+        if self._leaver:
+            self._leaver.kill()
         for following in self._session.followed:
             following.leave()
         self._ws.thread.join(CLOSE_SECONDS)
         self._wire.shutdown()
         self._ws.thread.join()
         self._greenlets.join()
+
+
+class _Discarding(list[Any]):
+    """An input buffer for commands that nobody will take any more."""
+
+    def append(self, item: Any) -> None:
+        pass
 
 
 def _listen(reader: Reader) -> Following:
