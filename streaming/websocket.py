@@ -174,7 +174,9 @@ class Session:
                 if stream_id is None and not self._followed and self._latest:
                     stream_id = self._latest  # it ended while the client asked to stop it
                 receipt = self._streams.cancel(stream_id or self._named(None).stream_id)
-                return Answer(_frame({"type": "stopped", **msgspec.to_builtins(receipt), **echo}))
+                # Not among the fields: its cursor is the run's, which this client may not have reached.
+                told = {"type": "stopped", "stream_id": receipt.stream_id, "receipt": receipt}
+                return Answer(_frame({**told, **echo}))
             case Ping():
                 return Answer(_frame({"type": "pong", **echo}))
 

@@ -172,15 +172,15 @@ def test_a_stop_closes_the_upstream_and_keeps_the_text(
     with Talk(service) as talk:
         stream_id = talk.start(prompt(token, tokens=2000, pace_ms=20))
         talk.until_type("token")
-        receipt = talk.ask("stop")
-        assert (receipt["type"], receipt["state"], receipt["upstream"]) == ("stopped", "cancelled", "closed")
+        receipt = talk.ask("stop")["receipt"]
+        assert (receipt["state"], receipt["upstream"]) == ("cancelled", "closed")
         upstream.wait_for_close(token, 2)
         if not any(frame.get("done") for frame in talk.frames):
             talk.to_the_end()
         events = events_of(talk.frames, stream_id)
         assert events[-1]["finish_reason"] == "cancelled"
         assert service.snapshot(stream_id)["text"] == text_of(events)
-        assert talk.ask("stop")["upstream"] == "none"
+        assert talk.ask("stop")["receipt"]["upstream"] == "none"
 
 
 # Reconnect
@@ -219,7 +219,7 @@ def test_a_run_of_another_worker_is_followed_and_stopped(two_workers: Service) -
     with Talk(two_workers) as talk:
         for stream_id in stream_ids:
             assert talk.ask("follow", stream_id=stream_id)["type"] == "following"
-            receipt = talk.ask("stop", stream_id=stream_id)
+            receipt = talk.ask("stop", stream_id=stream_id)["receipt"]
             assert (receipt["state"], receipt["upstream"]) == ("cancelled", "closed")
         wait_until(lambda: sum(f.get("done", False) for f in talk.frames) == 4 or talk.receive(), 10, "ends")
 

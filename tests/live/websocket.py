@@ -100,7 +100,7 @@ def text_of(frames: list[Frame], stream_id: str | None = None) -> str:
 def events_of(frames: list[Frame], stream_id: str) -> list[Frame]:
     """Return the events of one run, after checking that each came once and in order."""
     events = [frame for frame in frames if "cursor" in frame and frame.get("stream_id") == stream_id]
-    events = [event for event in events if event["type"] not in ("stopped", "dropped")]
+    events = [event for event in events if event["type"] != "dropped"]
     seq = int(events[0]["cursor"].split(".")[1]) - events[0].get("n", 1) if events else 0
     for event in events:
         seq += event.get("n", 1)

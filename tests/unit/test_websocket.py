@@ -260,9 +260,12 @@ def test_a_run_is_stopped_with_a_receipt(connect: Connect) -> None:
     assert receipt == {
         "type": "stopped",
         "stream_id": following.stream_id,
-        "state": "cancelled",
-        "cursor": last["cursor"],
-        "upstream": "closed",
+        "receipt": {
+            "stream_id": following.stream_id,
+            "state": "cancelled",
+            "cursor": last["cursor"],
+            "upstream": "closed",
+        },
         "request": "s",
     }
     assert last["finish_reason"] == "cancelled"
@@ -274,7 +277,7 @@ def test_a_stop_that_comes_too_late_says_what_won(connect: Connect) -> None:
     heard(following)
     client.session.forget(following)
 
-    receipt = client.send("stop")
+    receipt = client.send("stop")["receipt"]
 
     assert (receipt["stream_id"], receipt["state"]) == (following.stream_id, "completed")
     assert receipt["upstream"] == "none"
@@ -286,7 +289,8 @@ def test_a_run_of_another_connection_can_be_stopped_by_its_id(connect: Connect) 
     following = client.begin()
     gate.reached.wait(5)
 
-    assert Client(client.streams).send("stop", stream_id=following.stream_id)["state"] == "cancelled"
+    stopped = Client(client.streams).send("stop", stream_id=following.stream_id)
+    assert stopped["receipt"]["state"] == "cancelled"
 
 
 # Several runs
