@@ -133,6 +133,45 @@ def test_readers_wishes_are_parameters_of_the_address(service: Service) -> None:
         assert sum(event["type"] == "token" for event in events) < 20
 
 
+# Turns of a conversation
+
+
+def test_turns_of_a_thread_know_what_was_said_also_after_a_reconnect(
+    service: Service, upstream: Upstream, token: str
+) -> None:
+    asked = [prompt(token, tokens=tokens, turn=turn) for turn, tokens in enumerate((3, 4, 2))]
+    with Talk(service) as talk:
+        for question in asked[:2]:
+            talk.start(question, thread=token)
+            talk.to_the_end()
+        talk.cut()
+    with Talk(service) as talk:
+        answer = talk.ask("start", prompt=asked[2], thread=token)
+        assert answer["thread"] == token
+        talk.to_the_end()
+
+    told = [[message["content"] for message in each["body"]["messages"]] for each in upstream.log(token)]
+    one, two = text(tokens=3), text(tokens=4)
+    assert told == [
+        [asked[0]],
+        [asked[0], one, asked[1]],
+        [asked[0], one, asked[1], two, asked[2]],
+    ]
+
+
+def test_a_thread_whose_answer_is_being_written_refuses_the_next_question(
+    service: Service, token: str
+) -> None:
+    with Talk(service) as talk:
+        talk.start(prompt(tokens=500, pace_ms=20), thread=token)
+        refusal = talk.ask("start", prompt="and?", thread=token)
+        assert (refusal["error"]["code"], refusal["error"]["param"]) == ("thread_busy", "thread")
+        talk.ask("stop")
+        if not any(frame.get("done") for frame in talk.frames):
+            talk.to_the_end()
+        assert talk.ask("start", prompt=prompt(tokens=1), thread=token)["type"] == "started"
+
+
 # Pause, resume, stop
 
 

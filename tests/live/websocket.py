@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -143,7 +143,7 @@ class Raw:
         with contextlib.suppress(ConnectionError):
             while block := self.socket.recv(65536):
                 found += block
-        for opcode, payload in _frames(found):
+        for opcode, payload in frames_in(found)[0]:
             if opcode == 8:
                 return int.from_bytes(payload[:2], "big") if payload else 1005
         return 1006
@@ -172,12 +172,16 @@ def frame(opcode: int, payload: bytes, final: bool = True, masked: bool = True) 
     return head + (b"\0\0\0\0" if masked else b"") + payload
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+def frames_in(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """Return opcode and payload of each whole frame that a server sent, and the bytes after them."""
+    found = []
     while len(data) >= 2:
-        opcode, size, at = data[0] & 0x0F, data[1] & 0x7F, 2
-        if size == 126:
-            size, at = int.from_bytes(data[2:4], "big"), 4
-        elif size == 127:
-            size, at = int.from_bytes(data[2:10], "big"), 10
-        yield opcode, data[at : at + size]
+        size, at = data[1] & 0x7F, 2
+        if size >= 126:
+            at = 4 if size == 126 else 10
+            size = int.from_bytes(data[2:at], "big")
+        if len(data) < at + size:
+            break
+        found.append((data[0] & 0x0F, data[at : at + size]))
         data = data[at + size :]
+    return found, data

@@ -1,13 +1,22 @@
 """``/ws`` before the upgrade, and the wire below it; live/test_ws.py has the rest."""
 
+import contextlib
+import gc
+import json
+import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
+import greenlet
 import pytest
+from werkzeug.test import EnvironBuilder
 
+from streaming.events import Done, Token
 from streaming.web._websocket_wire import SEND_BUFFER_BYTES, Wire
-from tests.doubles import eventually
+from tests.doubles import Gate, ScriptedSource, UnsteadyLog, eventually
+from tests.live.websocket import CLOSE, TEXT, frame, frames_in
 from tests.web.conftest import Compose, Service, nothing_made, refused
 
 UPGRADE = {
@@ -237,3 +246,128 @@ def test_a_close_does_not_wait_for_ever(
     closing = gevent.spawn(Wire(ours, 5).close)
     eventually(closing.ready, 2)
     closing.get()
+
+
+# The whole of it, in this process
+
+
+class Socket:
+    """A client of the application, on a real connection: frames by hand, and the server's greenlet."""
+
+    def __init__(self, service: Service) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.end = socket.create_connection(listening.getsockname())
+        ours, _address = listening.accept()
+        listening.close()
+        environ = EnvironBuilder("/ws", headers=UPGRADE).get_environ()
+        self.greenlet = gevent.spawn(_serve, service, environ | {"gunicorn.socket": ours}, ours)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += self.end.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        self._came = b""
+
+    def send(self, type_: str, **fields: Any) -> None:
+        self.end.sendall(frame(TEXT, json.dumps({"type": type_, **fields}).encode()))
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each frame that comes, until the connection ends."""
+        while True:
+            whole, self._came = frames_in(self._came)
+            yield from whole
+            block = self.end.recv(65536)
+            if not block:
+                return
+            self._came += block
+
+    def until(self, type_: str) -> list[dict[str, Any]]:
+        came: list[dict[str, Any]] = []
+        for opcode, payload in self.frames():
+            assert opcode == TEXT, (opcode, payload)
+            came.append(json.loads(payload))
+            if came[-1]["type"] == type_:
+                return came
+        raise AssertionError(f"it ended without {type_}: {came}")
+
+    def close_code(self) -> int:
+        codes = [int.from_bytes(payload[:2], "big") for opcode, payload in self.frames() if opcode == CLOSE]
+        self.end.close()
+        self.greenlet.get(timeout=5)
+        return codes[-1] if codes else 1006
+
+
+def _serve(service: Service, environ: dict[str, Any], ours: socket.socket) -> None:
+    """Be a server of the kind that lets the application take its connection."""
+    with pytest.raises(StopIteration):
+        service.client.application.wsgi_app(environ, lambda *_: None)
+    ours.close()
+
+
+def test_a_fault_of_ours_closes_the_connection_and_says_so_once(
+    compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Socket(compose(ValueError("a fault in a source")))
+    client.send("start", prompt="hello")
+    assert client.close_code() == 1011
+    assert [record.message for record in caplog.records if record.exc_info] == ["a websocket broke"]
+
+
+def test_a_store_that_is_away_drops_a_run_which_can_be_followed_again(compose: Compose) -> None:
+    log = UnsteadyLog()
+    gate = Gate()
+    service = compose(ScriptedSource([Token("a")], gate, [Token("b"), Done("stop")]), log)
+    client = Socket(service)
+    client.send("start", prompt="hello")
+    frames = client.until("token")
+    log.broken.add("read")
+    # A page that is awaited is read when there is something new.
+    gate.open()
+    frames += client.until("dropped")
+    dropped = frames[-1]
+    assert dropped["error"]["type"] == "store_unavailable"
+    assert dropped["error"]["retryable"]
+    assert dropped["cursor"] == [each["cursor"] for each in frames[:-1] if "cursor" in each][-1]
+
+    log.broken.clear()
+    client.send("follow", stream_id=dropped["stream_id"], after=dropped["cursor"])
+    frames += client.until("done")
+
+    assert "".join(each["content"] for each in frames if each["type"] == "token") == "ab"
+    client.end.close()
+    client.greenlet.get(timeout=5)
+
+
+@pytest.mark.parametrize("leaving", ["cut", "closed", "garbage", "paused", "half a frame", "too large"])
+def test_no_greenlet_and_no_descriptor_is_left(compose: Compose, leaving: str) -> None:
+    service = compose(ScriptedSource([Token("a")], 60.0), settings={"max_body_bytes": 1000})
+    last = {
+        "cut": b"",
+        "closed": frame(CLOSE, b"\x03\xe8"),
+        "garbage": b"\xff\xff\xff\xff",
+        "paused": frame(TEXT, b'{"type":"pause"}'),
+        "half a frame": frame(TEXT, b"{}")[:-1],
+        "too large": frame(TEXT, b"x" * 100_000),
+    }[leaving]
+    _talk_once(service, last)
+    before = living_greenlets(), len(os.listdir("/proc/self/fd"))
+
+    for _ in range(5):
+        _talk_once(service, last)
+
+    eventually(lambda: (living_greenlets(), len(os.listdir("/proc/self/fd"))) == before)
+
+
+def _talk_once(service: Service, last: bytes) -> None:
+    client = Socket(service)
+    client.send("start", prompt="hello", on_disconnect="cancel")
+    client.until("token")
+    with contextlib.suppress(ConnectionError):
+        client.end.sendall(last)
+    client.end.close()
+    client.greenlet.get(timeout=5)
+    eventually(lambda: service.streams.running == 0)
+
+
+def living_greenlets() -> int:
+    gc.collect()
+    return sum(isinstance(each, greenlet.greenlet) and bool(each) for each in gc.get_objects())
