@@ -35,7 +35,7 @@ CLOSE_SECONDS = 3.0
 LEAVE_SECONDS = 1.0
 """Over which the idle clients of a worker that stops are sent away: they come back all together."""
 PARAMETERS = frozenset({"metrics", "buffer_tokens", "buffer_ms"})
-# The server's faults on a socket that cannot say more.
+# What sending raises once the client has gone.
 GONE = (ConnectionClosed, LocalProtocolError, OSError)
 
 
@@ -112,7 +112,7 @@ class Connection:
                         self._answer(message)
                     else:
                         self._close(CloseReason.UNSUPPORTED_DATA, "frames are text")
-        except GONE:
+        except ConnectionClosed:
             pass
         except Exception:
             logger.exception("a websocket broke", extra={"request_id": _errors.request_id()})

@@ -228,14 +228,15 @@ def test_a_close_lets_the_client_finish_so_that_nothing_is_reset(
     ours, client = ends
     wire = Wire(ours, 5)
     wire.send(b"the reason")
-    closing = gevent.spawn(wire.close)
-    client.sendall(b"still sending " * 100)
+    sending = gevent.spawn(client.sendall, b"still sending " * 300_000)
+    gevent.sleep(0)
+    assert not sending.ready()
+    closing = gevent.spawn(lambda: (wire.close(), ours.close()))
+    sending.get(timeout=2)
     client.shutdown(socket.SHUT_WR)
-    closing.join(timeout=2)
-    ours.close()
 
-    assert closing.ready()
-    assert read_to_end(client) == b"the reason", "a reset would have lost it"
+    assert read_to_end(client) == b"the reason"
+    closing.get(timeout=2)
 
 
 def test_a_close_does_not_wait_for_ever(
