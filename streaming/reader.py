@@ -1,7 +1,7 @@
 """Follow a stream: first what is stored, then what arrives, until it has ended."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -25,11 +25,13 @@ class Reader:
         self.ended = False
         """The last event was returned: nothing comes any more."""
         self.left = False
+        self.on_wake: Callable[[], None] = _nobody
+        """Called whenever there may be something new, for who waits on several readers. Must not block."""
         self._log = log
         self._bell = Bell()
         self._bell.rung = True  # what is stored was not looked at yet
         self._check_cursor()
-        self._watch = log.watch(stream_id, self._bell.ring)
+        self._watch = log.watch(stream_id, self._woken)
 
     def __enter__(self) -> Self:
         self._watch.__enter__()
@@ -67,7 +69,11 @@ class Reader:
     def leave(self) -> None:
         """Make ``next`` return at once, from whichever greenlet it is waiting in."""
         self.left = True
+        self._woken()
+
+    def _woken(self) -> None:
         self._bell.ring()
+        self.on_wake()
 
     def _check_cursor(self) -> None:
         head = self._log.head(self.stream_id)
@@ -86,6 +92,10 @@ class Reader:
             "the log does not hold that event any more: read again from the start",
             last_id=str(last[0].cursor) if last else "0.0",
         )
+
+
+def _nobody() -> None:
+    pass
 
 
 class Merging:

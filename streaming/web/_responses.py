@@ -283,6 +283,7 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
 
 
 def flag_of(request: Request, name: str) -> bool:
+    """Return a parameter that is 0 or 1, False when it is absent. Raises `InvalidRequest`."""
     text = request.args.get(name, "0")
     if text not in ("0", "1", "true", "false"):
         raise InvalidRequest(f"{name}: 0 or 1", code="wrong_value", param=name)

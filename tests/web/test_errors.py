@@ -319,8 +319,8 @@ def test_an_address_with_double_slashes_is_answered_in_json(shared: Service, pat
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/streams", {"OPTIONS", "POST"}),
-        ("PUT", "/streams", {"OPTIONS", "POST"}),
+        ("PUT", "/streams", {"GET", "HEAD", "OPTIONS", "POST"}),
+        ("DELETE", "/streams", {"GET", "HEAD", "OPTIONS", "POST"}),
         ("POST", "/stream?prompt=hello", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/streams/x", {"DELETE", "GET", "HEAD", "OPTIONS"}),
         ("PATCH", "/streams/x", {"DELETE", "GET", "HEAD", "OPTIONS"}),
