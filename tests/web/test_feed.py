@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from gevent.event import Event as Flag
 
 from streaming.eventlogs import new_stream_id
 from streaming.events import Token
@@ -185,17 +186,21 @@ def test_a_client_that_leaves_is_missed_by_every_run_of_its_feed(compose: Compos
 def test_a_worker_that_stops_lets_go_of_its_feeds(compose: Compose) -> None:
     service = compose(ScriptedSource([Token("one")], Gate()))
     ids = [service.create(), service.create()]
-    blocks = service.client.get("/streams", query_string={"follow": ids}).iter_encoded()
-    parser = EventSourceParser()
-    parser.feed(next(blocks))
+    told: list[Heard] = []
+    begun = Flag()
 
     def read() -> None:
-        for block in blocks:
+        response = service.client.get("/streams", query_string={"follow": ids}, headers=EVENTS)
+        parser = EventSourceParser()
+        for block in response.iter_encoded():
             parser.feed(block)
+            begun.set()
+        told.extend(parser.heard)
 
     with running(read):
+        assert begun.wait(5)
         service.streams.drain(0, 0)
 
     for stream_id in ids:
-        last = json.loads(of(parser.heard, stream_id)[-1][0])
+        last = json.loads(of(told, stream_id)[-1][0])
         assert last["error"]["type"] == "interrupted"
