@@ -1,8 +1,8 @@
 /** The page: sends the question, shows the answer as it comes, says in words what is going on. */
 
-import { ask, newKey, sentence } from "./ask.js";
 import { GrowingText, goToEnd, keepingTheEnd } from "./growing_text.js";
-import { follow } from "./stream.js";
+import { sharedSluice } from "./shared.js";
+import { newKey } from "./sluice.js";
 
 const SILENT_MS = 10_000;
 const TITLE_CHARACTERS = 60;
@@ -29,12 +29,16 @@ const FINISHED = {
   content_filter: "Ended by the model's content filter",
 };
 
+/** Errors that are not the run's: it cannot be followed any more. */
+const GONE = ["not_found", "bad_cursor", "stream_lost", "stream_expired"];
+
 const byId = (id) => document.getElementById(id);
 const [page, form, prompt, send, stop] = ["page", "ask", "prompt", "send", "stop"].map(byId);
 const [status, again, intro, conversation] = ["status", "again", "intro", "conversation"].map(byId);
 const [question, model, reasoning, tools] = ["question", "model", "reasoning", "tools"].map(byId);
 const [answer, another] = ["answer", "another"].map(byId);
 
+const sluice = sharedSluice(page.dataset.streams.replace(/\/streams$/, ""));
 const answerText = new GrowingText(answer);
 const reasoningText = new GrowingText(reasoning.querySelector("div"));
 
@@ -65,7 +69,7 @@ function setState(state, words) {
 
 function showProgress() {
   const doing = isSilent() ? DOING.stalled : DOING[run.doing];
-  setState("busy", run.link in LINK_TROUBLE ? LINK_TROUBLE[run.link] : doing);
+  setState("busy", LINK_TROUBLE[run.followed.link] ?? doing);
 }
 
 function isSilent() {
@@ -86,22 +90,22 @@ async function submit(text, source) {
   const sendHadFocus = document.activeElement === send;
   const same = unanswered?.text === text && unanswered.source === source;
   const asked = same ? unanswered : { text, source, key: newKey() };
-  run?.follower.close();
+  if (run) leave(run);
   run = null;
   setState("busy", DOING.asking);
-  let id;
+  let begun;
   try {
-    id = await ask(page.dataset.streams, text, source, asked.key);
+    begun = await sluice.start({ prompt: text, source }, { key: asked.key });
   } catch (error) {
     unanswered = error.retryable ? asked : null;
     offer(text, source, "Retry");
-    setState(error.retryable ? "error" : "refused", error.message);
+    setState(error.retryable ? "error" : "refused", sentence(error.message));
     (error.retryable ? again.querySelector("button") : prompt).focus();
     return;
   }
   unanswered = null;
-  showQuestion(id, text, source);
-  start(id, "", "");
+  showQuestion(begun.id, text, source);
+  show(begun);
   goToEnd();
   if (sendHadFocus) stop.focus();
 }
@@ -128,43 +132,33 @@ function forgetAnswer() {
 
 // Following
 
-function start(id, after, text) {
-  const url = `${page.dataset.streams}/${id}`;
-  const mine = { url, doing: text ? "writing" : "connecting", link: "connecting", heardAt: Date.now() };
+function show(followed) {
+  const mine = { followed, doing: followed.text ? "writing" : "connecting", heardAt: Date.now() };
   run = mine;
-  mine.follower = follow(url, {
-    after,
-    text,
-    onReset: forgetAnswer,
-    onState: (link, error) => noteLink(mine, link, error),
-    onEvent: (event) => show(mine, event),
+  followed.addEventListener("reset", forgetAnswer);
+  followed.addEventListener("link", showProgress);
+  followed.addEventListener("event", ({ detail }) => showEvent(mine, detail));
+  followed.addEventListener("end", ({ detail }) => {
+    leave(mine);
+    end(...ending(detail));
   });
   mine.watch = setInterval(showProgress, 1000);
   showProgress();
 }
 
-function noteLink(mine, link, error) {
-  if (link === "gone") {
-    end(mine, "error", `${sentence(error.message)} The text so far is kept.`);
-  } else {
-    mine.link = link;
-    if (link !== "unverified") showProgress();
-  }
+function leave(mine) {
+  clearInterval(mine.watch);
+  mine.followed.close();
 }
 
-function end(mine, state, words) {
-  clearInterval(mine.watch);
+function end(state, words) {
   answerText.flush();
   reasoningText.flush();
   keepingTheEnd(() => setState(state, words));
 }
 
-function show(mine, event) {
+function showEvent(mine, event) {
   mine.heardAt = Date.now();
-  if (event.done) {
-    end(mine, ...ending(event, mine.link));
-    return;
-  }
   const handler = HANDLERS[event.type];
   if (!handler) return;
   const doing = handler(event);
@@ -197,8 +191,9 @@ const HANDLERS = {
   },
 };
 
-/** Return the state and the words for a terminal event. */
-function ending({ error, finish_reason: reason, metrics }, link) {
+/** Return the state and the words for a result. */
+function ending({ error, finish_reason: reason, metrics, verified }) {
+  if (GONE.includes(error?.type)) return ["error", `${sentence(error.message)} The text so far is kept.`];
   if (error) {
     const hint = error.retryable ? "Asking again may help." : "Asking the same again will hardly help.";
     const kept = error.partial ? " The text so far is kept." : "";
@@ -206,9 +201,14 @@ function ending({ error, finish_reason: reason, metrics }, link) {
     const words = `${isInterrupted ? "Interrupted" : "Error"}: ${error.message}. ${hint}${kept}`;
     return [isInterrupted ? "interrupted" : "error", words];
   }
-  const doubt = link === "unverified" ? " The text may have gaps: its checksum differs." : "";
+  const doubt = verified === false ? " The text may have gaps: its checksum differs." : "";
   const words = `${FINISHED[reason] ?? "Done"}.${numbers(metrics)}${doubt}`;
   return [reason === "cancelled" ? "stopped" : "done", words];
+}
+
+/** Write the service's message as a sentence of its own. */
+function sentence(message) {
+  return `${message[0].toUpperCase()}${message.slice(1)}.`;
 }
 
 function numbers(metrics) {
@@ -228,14 +228,12 @@ async function cancel() {
   mine.doing = "stopping";
   showProgress();
   try {
-    const response = await fetch(`${mine.url}/cancel`, { method: "POST" });
-    if (response.ok) return;
+    await mine.followed.cancel();
   } catch {
-    // Said below.
+    if (page.dataset.state !== "busy") return;
+    mine.doing = before;
+    setState("busy", "That did not reach the service: the answer goes on. Try to stop it again.");
   }
-  if (page.dataset.state !== "busy") return;
-  mine.doing = before;
-  setState("busy", "That did not reach the service: the answer goes on. Try to stop it again.");
 }
 
 // What the reader does
@@ -272,5 +270,5 @@ addEventListener("pageshow", (event) => {
 });
 
 if (page.dataset.state === "busy") {
-  start(page.dataset.stream, page.dataset.cursor, answer.textContent);
+  show(sluice.follow(page.dataset.stream, { after: page.dataset.cursor, text: answer.textContent }));
 }

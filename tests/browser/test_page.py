@@ -80,6 +80,11 @@ def is_event_stream(request: Request) -> bool:
     return request.resource_type == "eventsource"
 
 
+def listens_alone(tab: Page) -> None:
+    """Take shared workers away: a test cannot hold back what they ask for, nor take them offline."""
+    tab.add_init_script("delete window.SharedWorker")
+
+
 def is_question(request: Request) -> bool:
     return request.method == "POST" and request.url.endswith("/streams")
 
@@ -345,6 +350,7 @@ def test_a_network_that_is_cut_costs_no_character(
     tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
     script = slow(tokens=200)
+    listens_alone(tab)
     ask(tab, service, prompt_for(token, **script))
     before = wait_for_text(tab, 60)
 
@@ -404,6 +410,7 @@ def test_a_refused_event_stream_is_opened_again(tab: Page, service: Service, tok
             route.continue_()
 
     script = slow()
+    listens_alone(tab)
     tab.route("**/streams/*", refuse_twice)
     ask(tab, service, prompt_for(token, **script))
 
@@ -442,6 +449,7 @@ def test_a_network_that_holds_event_streams_back_is_polled(
             route.continue_()
 
     script = slow(tokens=250)
+    listens_alone(tab)
     tab.route("**/streams/*", hold_back)
     ask(tab, service, prompt_for(token, **script))
 
@@ -452,13 +460,13 @@ def test_a_network_that_holds_event_streams_back_is_polled(
     assert len(upstream.log(token)) == 1
 
 
-def test_a_browser_without_event_source_polls_at_once(tab: Page, service: Service, token: str) -> None:
+def test_a_browser_without_event_source_listens_all_the_same(tab: Page, service: Service, token: str) -> None:
     tab.add_init_script("delete window.EventSource")
     script = slow(tokens=60)
 
     ask(tab, service, prompt_for(token, **script))
 
-    expect(status(tab)).to_have_text("This network holds streams back: polling")
+    expect(status(tab)).to_have_text("Writing")
     expect_state(tab, "done")
     assert answer_of(tab) == "".join(contents(script))
 
