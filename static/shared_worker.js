@@ -1,5 +1,5 @@
 /**
- * The shared worker: one event stream for all tabs of a browser, opened again at each run's cursor
+ * The shared worker: one event stream for all tabs of a browser, opened anew at each run's cursor
  * when a run comes or goes. It promises nothing besides: what is lost on the way, each tab's
  * `sluice.js` notices, as it would with a connection of its own.
  */
@@ -35,23 +35,31 @@ class Follower {
     this.tab.post({ number: this.number, ...message });
   }
 
-  /** Hand on a message, unless this one has it already: somebody else may be further behind. */
-  hear(data, id) {
-    if (seqOf(id) <= this.seq) return;
+  /**
+   * Hand on the message at `id`, which stands for `count` events, if it is the next one. Another
+   * follower of the run may be further behind, or further on.
+   */
+  hear(data, id, count) {
+    const seq = seqOf(id);
+    if (seq <= this.seq || seq - count > this.seq) return;
     this.after = id;
     this.tell({ data, id });
   }
 }
 
-/** The feed of one service: at most one connection. */
+/**
+ * The feed of one service: one connection. To carry other runs, another one is opened, and the first
+ * is closed when that is there: nobody waits meanwhile, and no run is without a reader.
+ */
 export class Feed {
   #address;
   #open;
   #followers = new Set();
-  /** What the connection carries: for each run, the cursor it has come to. */
+  /** What the newest connection carries: for each run, the cursor it has come to. */
   #carried = new Map();
   #source = null;
-  #isOpen = false;
+  /** Its successor, which has not answered yet. */
+  #next = null;
   #timer = 0;
   #due = Infinity;
 
@@ -73,7 +81,7 @@ export class Feed {
     this.#followers.add(follower);
     const at = this.#carried.get(follower.stream);
     if (at === undefined || follower.seq < seqOf(at)) this.#reopenIn(JOIN_MS);
-    else if (this.#isOpen) follower.tell({ open: true });
+    else if (!this.#next) follower.tell({ open: true });
   }
 
   drop(follower) {
@@ -91,41 +99,60 @@ export class Feed {
   }
 
   #reopen() {
-    this.#close();
-    const places = new Map();
-    for (const { stream, after } of this.#followers) {
-      if (!places.has(stream) || seqOf(after) < seqOf(places.get(stream))) places.set(stream, after);
+    this.#due = Infinity;
+    this.#next?.close();
+    this.#next = null;
+    this.#carried = this.#places();
+    if (!this.#carried.size) {
+      this.#close();
+      return;
     }
-    if (!places.size) return;
     const query = new URLSearchParams({ metrics: "1" });
-    for (const [stream, after] of places) query.append("follow", after ? `${stream}@${after}` : stream);
-    this.#carried = places;
+    for (const [stream, after] of this.#carried) query.append("follow", after ? `${stream}@${after}` : stream);
     const source = this.#open(`${this.#address}?${query}`);
-    this.#source = source;
+    this.#next = source;
     source.onopen = () => {
-      this.#isOpen = true;
+      this.#source?.close();
+      this.#source = source;
+      this.#next = null;
       for (const follower of this.#followers) follower.tell({ open: true });
     };
-    source.onerror = () => this.#fail();
-    for (const stream of places.keys()) {
+    source.onerror = () => this.#lose(source);
+    for (const stream of this.#carried.keys()) {
       source.addEventListener(stream, ({ data, lastEventId }) => this.#hear(stream, data, lastEventId));
     }
   }
 
+  /** Return for each run the cursor of whoever is furthest behind. */
+  #places() {
+    const places = new Map();
+    for (const { stream, after } of this.#followers) {
+      if (!places.has(stream) || seqOf(after) < seqOf(places.get(stream))) places.set(stream, after);
+    }
+    return places;
+  }
+
   #hear(stream, data, id) {
-    const followers = [...this.#followers].filter((follower) => follower.stream === stream);
-    if (isLast(data)) {
-      // Nobody has it: with it, a feed also says what keeps it from telling more.
-      this.#carried.delete(stream);
-      for (const follower of followers) follower.tell({ data, id });
-    } else {
-      this.#carried.set(stream, id);
-      for (const follower of followers) follower.hear(data, id);
+    const { done, n = 1, last_seq: events } = JSON.parse(data);
+    if (done) this.#carried.delete(stream);
+    else if (this.#carried.has(stream)) this.#carried.set(stream, id);
+    for (const follower of [...this.#followers]) {
+      if (follower.stream !== stream) continue;
+      // An end that is not the log's says what keeps the feed from telling more, whoever has what.
+      if (done && (!events || follower.seq >= events)) follower.tell({ data, id });
+      else follower.hear(data, id, n);
     }
   }
 
-  /** Let the followers find out what became of their runs: they come back for those that go on. */
-  #fail() {
+  /**
+   * A connection is over. If somebody counted on it, let the followers find out what became of their
+   * runs: they come back for those that go on.
+   */
+  #lose(source) {
+    source.close();
+    const isNewest = source === (this.#next ?? this.#source);
+    if (this.#source === source) this.#source = null;
+    if (!isNewest || !this.#carried.size) return;
     this.#close();
     const left = [...this.#followers];
     this.#followers.clear();
@@ -136,8 +163,8 @@ export class Feed {
     clearTimeout(this.#timer);
     this.#due = Infinity;
     this.#source?.close();
-    this.#source = null;
-    this.#isOpen = false;
+    this.#next?.close();
+    this.#source = this.#next = null;
     this.#carried = new Map();
   }
 }
@@ -206,9 +233,4 @@ globalThis.onconnect = ({ ports: [port] }) => new Tab(port);
 
 function seqOf(cursor) {
   return Number((cursor || "0.0").split(".")[1]);
-}
-
-/** Say whether this ends its stream, or what the feed can tell of it. */
-function isLast(data) {
-  return data.includes('"done":true') && JSON.parse(data).done === true;
 }
