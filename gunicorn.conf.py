@@ -24,7 +24,10 @@ try:
 except SettingsError as error:
     sys.exit(f"Sluice cannot start. {error}")
 
-for _name in libraries_of(_settings.registrations):
+_libraries = libraries_of(_settings.registrations)
+if _settings.chatkit_ahead:
+    _libraries.append("chatkit.server")
+for _name in _libraries:
     try:
         importlib.import_module(_name)
     except Exception:  # a library that is broken, or not there, is the worker's to tell

@@ -150,6 +150,13 @@ class StoreFull(StreamingError):
     retryable = True
 
 
+class NotConfigured(StreamingError):
+    """This service could do that, but a setting for it is missing; the message names it."""
+
+    type = "not_configured"
+    status = 501
+
+
 class LimitExceeded(StreamingError):
     """The stream grew past ``bytes``, ``events`` or ``duration``."""
 

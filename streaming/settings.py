@@ -87,6 +87,16 @@ class Settings:
     max_prompt_chars: int = 200_000
     max_messages: int = 1000
 
+    # ChatKit
+    chatkit_source: str = "chat"
+    """What answers in a thread, where the page does not say it: ``chat`` or the name of a runnable."""
+    chatkit_on_disconnect: Literal["cancel", "grace", "continue"] = "cancel"
+    """What becomes of an answer when its page goes. The stop button does no more than go."""
+    chatkit_ahead: bool = False
+    """Import the library before the workers are forked, not at the first request."""
+    chatkit_workflow_id: str = ""
+    """Of the workflow at OpenAI that hosted sessions are for."""
+
     # The server
     drain_seconds: float = 18.0
     """How long runs may go on after SIGTERM; the worker exits some 5 seconds later.

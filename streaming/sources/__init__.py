@@ -59,6 +59,16 @@ class Model(Struct, frozen=True):
     object: Literal["model"] = "model"
 
 
+class HostedSession(Struct, frozen=True):
+    """A session of OpenAI's hosted ChatKit."""
+
+    id: str
+    client_secret: str
+    """What a page shows for it; good for this session only."""
+    expires_at: int
+    """Seconds since 1970."""
+
+
 class Relay(Protocol):
     """Asks upstreams what is no run: one question, one whole answer, nothing in the log.
 
@@ -72,4 +82,8 @@ class Relay(Protocol):
 
     def embed(self, model: str, body: dict[str, Any]) -> bytes:
         """Return the answer to a request for embeddings: an object in JSON, as the upstream sent it."""
+        ...
+
+    def chatkit_session(self, workflow_id: str, user: str) -> HostedSession:
+        """Return a new session for a workflow, at the upstream of the default model."""
         ...

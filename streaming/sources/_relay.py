@@ -1,4 +1,4 @@
-"""Questions to an OpenAI-compatible server that are no runs: its models, embeddings."""
+"""Questions to an OpenAI-compatible server that are no runs: its models, embeddings, ChatKit's sessions."""
 
 import time
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from msgspec import Raw
 from streaming.errors import UpstreamBadResponse
 from streaming.events import Status
 from streaming.settings import Settings
-from streaming.sources import Batches, Model, Prompt, _upstream
+from streaming.sources import Batches, HostedSession, Model, Prompt, _upstream
 from streaming.sources._attempts import Doing, answer
+from streaming.sources._chatkit_sessions import SessionAttempt
 from streaming.sources._routes import Route, routes_of
 
 MAX_MODELS_BYTES = 4 * 1024 * 1024
@@ -53,6 +54,13 @@ class OpenAIRelay:
         for _ in answer([route], Prompt(model, []), self._settings, question.begin):
             pass  # "retrying": nobody is there to be told
         return question.answer
+
+    def chatkit_session(self, workflow_id: str, user: str) -> HostedSession:
+        attempt = SessionAttempt(workflow_id, user, time.monotonic())
+        for _ in answer([self._routes.all()[0]], Prompt("", []), self._settings, lambda began: attempt):
+            pass
+        assert attempt.session is not None
+        return attempt.session
 
 
 class _Embedding:

@@ -86,7 +86,7 @@ def check_config(asked: JSON, runnable: Registered) -> JSON:
 
 def check_input(given: Any, settings: Settings) -> Any:
     """Refuse an input with more text than a prompt may have. Raises `InvalidRequest`."""
-    chars = _text_chars(given)
+    chars = text_chars(given)
     if chars > settings.max_prompt_chars:
         raise InvalidRequest(
             f"input: {chars} characters, at most {settings.max_prompt_chars}",
@@ -112,12 +112,13 @@ def _object(asked: JSON, name: str) -> JSON:
     return value
 
 
-def _text_chars(value: Any) -> int:
+def text_chars(value: Any) -> int:
+    """Return how much text there is in a JSON value, names of fields included."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(_text_chars(each) for pair in value.items() for each in pair)
-    return sum(map(_text_chars, value)) if isinstance(value, list) else 0
+        return sum(text_chars(each) for pair in value.items() for each in pair)
+    return sum(map(text_chars, value)) if isinstance(value, list) else 0
 
 
 def _wrong(param: str, why: str) -> InvalidRequest:
