@@ -63,6 +63,7 @@ class _Driven(Iterator[T | None]):
                 item: T = stop.value
                 return item
             except StopAsyncIteration:
+                self._step = None
                 raise StopIteration from None
             except BaseException:
                 self._step = None  # the generator has ended, and says so when it is asked again

@@ -43,7 +43,7 @@ from streaming.events import decode
 from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.threads import Turn
+from streaming.turns import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +66,8 @@ class Server(ChatKitServer[Visit]):
     def check_free(self, thread_id: str) -> None:
         """Raise `InvalidRequest` while an answer of this thread is under way, and `NotFound`."""
         last = self.store.last_turn(thread_id)
-        if last is not None and last.answer is None:
-            raise InvalidRequest(
-                "the answer before this one is still being written",
-                code="thread_busy",
-                param="params.thread_id",
-                status=409,
-            )
+        if last is not None and last.answer is not None and last.answer.state == "running":
+            raise _busy()
 
     # Answering
 
@@ -134,16 +129,19 @@ class Server(ChatKitServer[Visit]):
         order = context.make_order(question)
         context.stream_id = self._streams.start(order).stream_id
         created = time.time()
-        self.store.add_turn(
-            thread.id,
-            Turn(
-                stream_id=context.stream_id,
-                source=source,
-                model=order.prompt.model,
-                memory=question.memory,
-                created=created,
-            ),
+        turn = Turn(
+            stream_id=context.stream_id,
+            parent="",
+            source=source,
+            model=order.prompt.model,
+            prompt="",  # that is an item of its own
+            created=created,
+            memory=question.memory,
         )
+        if not self.store.claim_turn(thread.id, turn):
+            # Another request was let through at the same moment, maybe by another worker.
+            self._streams.erase(turn.stream_id)
+            raise _busy()
         thread.metadata[MEMORY_OF] = context.stream_id
         return Telling(thread.id, context.stream_id, datetime.fromtimestamp(created, UTC))
 
@@ -223,6 +221,15 @@ class _NoAttachments(AttachmentStore[Visit]):
 
     async def delete_attachment(self, attachment_id: str, context: Visit) -> None:
         raise no_attachments()
+
+
+def _busy() -> InvalidRequest:
+    return InvalidRequest(
+        "the answer before this one is still being written",
+        code="thread_busy",
+        param="params.thread_id",
+        status=409,
+    )
 
 
 def _model_of(items: Sequence[ThreadItem]) -> str | None:

@@ -14,7 +14,6 @@ from streaming import sse
 from streaming.chatkit import driving
 from streaming.chatkit.server import Server
 from streaming.chatkit.store import ThreadsAndItems
-from streaming.chatkit.turns import Turns
 from streaming.chatkit.visits import Visit
 from streaming.errors import InvalidRequest, NotFound, StreamingError
 from streaming.events import json_line
@@ -47,7 +46,7 @@ BEGINS_ANSWER = frozenset(
 
 class ChatKit:
     def __init__(self, streams: Streams, settings: Settings) -> None:
-        self._server = Server(streams, ThreadsAndItems(streams.threads.store, Turns(streams)), settings)
+        self._server = Server(streams, ThreadsAndItems(streams), settings)
 
     def answer(self, request: dict[str, Any], visit: Visit) -> "bytes | Events":
         """Return the answer to a request: one JSON value, or events as they come.

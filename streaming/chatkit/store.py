@@ -10,6 +10,7 @@ a mark beside it.
 
 import secrets
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,14 +19,18 @@ from chatkit.store import Store, StoreItemType
 from chatkit.types import Attachment, Page, ThreadItem, ThreadMetadata
 from pydantic import TypeAdapter
 
+from streaming.answers import Answer
 from streaming.chatkit.telling import Telling, tail_of
-from streaming.chatkit.turns import Turns
 from streaming.chatkit.visits import Visit
-from streaming.errors import InvalidRequest, NotFound
-from streaming.threads import Item, Thread, ThreadStore, Turn
+from streaming.errors import Interrupted, InvalidRequest, NotFound, StreamExpired, StreamLost
+from streaming.events import Done, Error, Event
+from streaming.streams import Streams
+from streaming.threads import Item, Thread
+from streaming.turns import KIND as TURN
+from streaming.turns import Turn, item_of
 
 KIND = "chatkit"
-TURN, MARK, FEEDBACK = "turn", "mark", "feedback"
+MARK, FEEDBACK = "mark", "feedback"
 MOST_OF_A_PAGE = 100
 MOST_THREADS = 1000
 """That are looked through for a list from the oldest on."""
@@ -46,9 +51,10 @@ _PREFIXES: dict[StoreItemType, str] = {
 class ThreadsAndItems(Store[Visit]):
     """Its methods block, and never wait for an event loop. They raise `NotFound`."""
 
-    def __init__(self, threads: ThreadStore, turns: Turns) -> None:
-        self._threads = threads
-        self._turns = turns
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._conversations = streams.threads
+        self._threads = streams.threads.store
 
     # Ids are all that protects a thread: the library's own have 32 bits.
 
@@ -91,7 +97,8 @@ class ThreadsAndItems(Store[Visit]):
         self._thread(thread_id)
         for item in self._threads.items(thread_id):
             if item.kind == TURN:
-                self._turns.erase(item.id)
+                with suppress(NotFound, StreamExpired, StreamLost):
+                    self._streams.erase(item.id)
         self._threads.delete(thread_id)
 
     # Items
@@ -147,17 +154,20 @@ class ThreadsAndItems(Store[Visit]):
 
     # Turns
 
-    def add_turn(self, thread_id: str, turn: Turn) -> None:
-        self._put(thread_id, turn.stream_id, TURN, msgspec.json.encode(turn))
+    def claim_turn(self, thread_id: str, turn: Turn) -> bool:
+        """Add the turn of a run under way; say whether none other is."""
+        outline = self._threads.outline(thread_id)
+        return self._threads.claim(item_of(turn, thread_id), outline[-1].id if outline else "")
 
     def last_turn(self, thread_id: str) -> Turn | None:
-        """Return the newest answer, with what is kept of it if it has ended."""
-        turns = [item for item in self._threads.items(thread_id) if item.kind == TURN]
-        return self._turns.of(turns[-1]) if turns else None
+        """Return the newest answer; what is there of it, if its run goes on. Raises `NotFound`."""
+        self._thread(thread_id)
+        turns = [each.id for each in self._threads.outline(thread_id) if each.kind == TURN]
+        return self._conversations.turn(thread_id, turns[-1]) if turns else None
 
     def keep(self, thread_id: str, stream_id: str) -> None:
         """Keep what a run that has ended said, so that it outlives the log."""
-        self._turns.of(self._threads.item(thread_id, stream_id))
+        self._conversations.turn(thread_id, stream_id)
 
     def mark_feedback(self, thread_id: str, item_id: str, kind: str) -> None:
         self._put(thread_id, f"fb_{item_id}", FEEDBACK, msgspec.json.encode({"item": item_id, "kind": kind}))
@@ -208,7 +218,9 @@ class ThreadsAndItems(Store[Visit]):
 
     def _items_of(self, item: Item) -> list[ThreadItem]:
         telling = Telling(item.thread, item.id, datetime.fromtimestamp(item.created, UTC))
-        telling.tell(self._turns.events(item))
+        answer = self._conversations.turn(item.thread, item.id).answer
+        if answer is not None:
+            telling.tell([*answer.events, *_end_of(answer)])
         return telling.items
 
     def _remove_of_turn(self, turn: Item, item_id: str) -> None:
@@ -253,3 +265,12 @@ def no_attachments() -> InvalidRequest:
     return InvalidRequest(
         "files cannot be attached here: this service keeps none", code="no_attachments", param="attachments"
     )
+
+
+def _end_of(answer: Answer) -> list[Event]:
+    """Return the event that ended a run, as far as items are made of it."""
+    if answer.state == "running":
+        return []
+    if answer.finish_reason is not None:
+        return [Done(answer.finish_reason)]
+    return [Error(answer.error or Interrupted("the answer broke off").info(partial=True))]

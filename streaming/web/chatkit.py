@@ -13,6 +13,7 @@ import msgspec
 from flask import Blueprint, Response, request, stream_with_context
 
 from streaming import sse
+from streaming.chatkit import loading
 from streaming.errors import InvalidRequest, NotConfigured, SettingsError
 from streaming.settings import Settings
 from streaming.streams import Order, Streams
@@ -38,6 +39,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @functools.cache
     def load() -> "ChatKit":
+        loading.load("streaming.chatkit.service")
         from streaming.chatkit.service import ChatKit
 
         return ChatKit(streams, settings)
@@ -94,20 +96,15 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
 def _order_maker(page: orders.Page, settings: Settings, streams: Streams) -> "Callable[[Question], Order]":
     def make(question: "Question") -> Order:
-        is_runnable = question.source in streams.registered
-        order = _orders._order(
-            _orders.Create(
-                source=question.source,
-                model=None if is_runnable else question.model,
-                messages=None if question.resumes else question.messages,
-                input={"resume": question.resume} if question.resumes else None,
-                on_disconnect=page.on_disconnect,
-            ),
-            None,
-            settings,
-            streams,
-        )
-        # Not ``Create.thread``: the thread is ChatKit's, this is only what the runnable calls it.
+        asked: dict[str, Any] = {"source": question.source, "on_disconnect": page.on_disconnect}
+        if question.resumes:
+            asked["input"] = {"resume": question.resume}
+        else:
+            asked["messages"] = question.messages
+        if question.model is not None and question.source not in streams.registered:
+            asked["model"] = question.model
+        order = _orders.from_fields(asked, settings, streams)
+        # Not the field ``thread``: the thread is ChatKit's, this is only what the runnable calls it.
         prompt = msgspec.structs.replace(order.prompt, thread=question.memory)
         return msgspec.structs.replace(order, prompt=prompt)
 
