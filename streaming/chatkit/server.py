@@ -48,6 +48,7 @@ from streaming.turns import Turn
 logger = logging.getLogger(__name__)
 
 MAX_FEEDBACK_ITEMS = 100
+MAX_ITEMS = 2000
 NO_ACTIONS = "This service shows no widgets, so nothing can be done with them."
 SOURCE, MEMORY_OF = "source", "memory_of"
 """In a thread's metadata: what answers in it, and the last turn its runnable remembers."""
@@ -64,8 +65,14 @@ class Server(ChatKitServer[Visit]):
         self._settings = settings
 
     def check_free(self, thread_id: str) -> None:
-        """Raise `InvalidRequest` while an answer of this thread is under way, and `NotFound`."""
+        """Raise `InvalidRequest` if the thread takes no message now, or any more, and `NotFound`."""
         last = self.store.last_turn(thread_id)
+        if self.store.count(thread_id) >= MAX_ITEMS:
+            raise InvalidRequest(
+                f"this thread has {MAX_ITEMS} entries: begin another one",
+                code="too_long",
+                param="params.thread_id",
+            )
         if last is not None and last.answer is not None and last.answer.state == "running":
             raise _busy()
 
@@ -150,11 +157,11 @@ class Server(ChatKitServer[Visit]):
     ) -> Question:
         last = items[-1] if items else None
         if isinstance(last, StructuredInputItem) and last.status != "pending" and source in self._registered:
-            return Question(source, None, [], answer_of(last), resumes=True, memory=memory)
+            return Question(thread.id, source, None, [], answer_of(last), resumes=True, memory=memory)
         messages = history.within(
             history.messages_of(items), self._settings.max_messages, self._settings.max_prompt_chars
         )
-        return Question(source, _model_of(items), messages, memory=memory)
+        return Question(thread.id, source, _model_of(items), messages, memory=memory)
 
     def _memory(self, thread: ThreadMetadata, source: str) -> str:
         """Return the name under which a runnable remembers this thread, for its next turn.

@@ -72,15 +72,13 @@ class ThreadsAndItems(Store[Visit]):
     async def save_thread(self, thread: ThreadMetadata, context: Visit) -> None:
         now = time.time()
         thread.created_at = thread.created_at.astimezone(UTC)  # the library's is the server's local time
-        title = thread.title or ""
+        created = thread.created_at.timestamp()
         about = thread.model_dump_json().encode()
-        try:
-            before = self._thread(thread.id)
-        except NotFound:
-            created = thread.created_at.timestamp()
-            self._threads.create(Thread(thread.id, context.owner, KIND, title, created, now, about))
-        else:
-            self._threads.save(msgspec.structs.replace(before, title=title, updated=now, about=about))
+        new = Thread(thread.id, context.owner, KIND, thread.title or "", created, now, about)
+        found = self._threads.create(new)
+        if found != new:
+            _check_kind(found)
+            self._threads.save(msgspec.structs.replace(new, owner=found.owner))
 
     async def load_threads(
         self, limit: int, after: str | None, order: str, context: Visit
@@ -152,6 +150,9 @@ class ThreadsAndItems(Store[Visit]):
                 found.append(_item_type.validate_json(item.body))
         return found
 
+    def count(self, thread_id: str) -> int:
+        return len(self._threads.outline(thread_id))
+
     # Turns
 
     def claim_turn(self, thread_id: str, turn: Turn) -> bool:
@@ -193,8 +194,7 @@ class ThreadsAndItems(Store[Visit]):
 
     def _thread(self, thread_id: str) -> Thread:
         found = self._threads.get(thread_id)
-        if found.kind != KIND:
-            raise NotFound("there is no such thread", param="thread_id")
+        _check_kind(found)
         return found
 
     def _from_oldest(self, owner: str) -> list[Thread]:
@@ -231,6 +231,11 @@ class ThreadsAndItems(Store[Visit]):
             for each in mine:
                 self._threads.remove(turn.thread, each)
             self._threads.remove(turn.thread, turn.id)
+
+
+def _check_kind(thread: Thread) -> None:
+    if thread.kind != KIND:
+        raise NotFound("there is no such thread", param="thread_id")
 
 
 def _metadata(thread: Thread) -> ThreadMetadata:

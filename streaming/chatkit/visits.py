@@ -13,6 +13,7 @@ from streaming.streams import Order
 class Question(NamedTuple):
     """What a run is to answer."""
 
+    thread_id: str
     source: str
     model: str | None
     messages: list[dict[str, Any]]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from flask import Blueprint, Response, request, stream_with_context
+from flask import Blueprint, Response, g, request, stream_with_context
 
 from streaming import sse
 from streaming.chatkit import loading
@@ -44,6 +44,12 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
         return ChatKit(streams, settings)
 
+    @blueprint.after_request
+    def keep_visitor(response: Response) -> Response:
+        if "visitor" in g and response.status_code < 400:
+            _visitors.remember(response, request, g.visitor)
+        return response
+
     @blueprint.post("")
     def answer() -> Response:
         page = orders.read_page(request, settings, streams)
@@ -51,7 +57,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         chatkit = load()
         from streaming.chatkit.visits import Visit
 
-        owner = _visitors.owner_of(request)
+        owner = _owner()
         visit = Visit(owner, _order_maker(page, settings, streams), page.source, page.on_disconnect)
         answered = chatkit.answer(asked, visit)
         if isinstance(answered, bytes):
@@ -73,7 +79,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             raise NotConfigured("CHATKIT_WORKFLOW_ID is not set: hosted sessions are of a workflow at OpenAI")
         if settings.is_demo:
             raise NotConfigured("OPENAI_API_KEY is not set: hosted sessions are made at OpenAI")
-        owner = _visitors.owner_of(request)
+        owner = _owner()
         # Not the cookie itself: it opens this visitor's threads here.
         user = asked.user or f"visitor_{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
         with (
@@ -94,6 +100,14 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     return blueprint
 
 
+def _owner() -> str:
+    """Return who asks. Who has no cookie gets one, or could list nothing later, or what others began."""
+    owner = _visitors.owner_of(request)
+    if not owner:
+        owner = g.visitor = _visitors.new_visitor()
+    return owner
+
+
 def _order_maker(page: orders.Page, settings: Settings, streams: Streams) -> "Callable[[Question], Order]":
     def make(question: "Question") -> Order:
         asked: dict[str, Any] = {"source": question.source, "on_disconnect": page.on_disconnect}
@@ -106,7 +120,9 @@ def _order_maker(page: orders.Page, settings: Settings, streams: Streams) -> "Ca
         order = _orders.from_fields(asked, settings, streams)
         # Not the field ``thread``: the thread is ChatKit's, this is only what the runnable calls it.
         prompt = msgspec.structs.replace(order.prompt, thread=question.memory)
-        return msgspec.structs.replace(order, prompt=prompt)
+        return msgspec.structs.replace(
+            order, prompt=prompt, asked={**order.asked, "thread": question.thread_id}
+        )
 
     return make
 

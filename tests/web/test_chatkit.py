@@ -248,9 +248,8 @@ def test_a_tool_of_the_client_is_answered_by_it_and_the_model_goes_on(compose: C
     call = asked[-1]["item"]
     assert (call["type"], call["status"]) == ("client_tool_call", "pending")
     thread_id = asked[0]["thread"]["id"]
-    answered = events(
-        service, "threads.add_client_tool_output", thread_id=thread_id, result={"colour": "red"}
-    )
+    output = {"colour": "red"}
+    answered = events(service, "threads.add_client_tool_output", thread_id=thread_id, result=output)
     assert answered[-1]["item"]["content"][0]["text"] == "A red one."
     roles = [message["role"] for message in source.prompts[-1].messages]
     assert roles == ["user", "assistant", "tool"]
@@ -280,6 +279,34 @@ def test_the_thread_keeps_the_source_it_was_begun_with(compose: Compose) -> None
     assert told
     stored = service.streams.threads.store.items(thread_id)
     assert [json.loads(item.body)["source"] for item in stored if item.kind == "turn"] == ["responses"] * 2
+
+
+def test_a_thread_that_is_full_takes_no_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    thread_id = begun(service)
+    monkeypatch.setattr("streaming.chatkit.server.MAX_ITEMS", 2)
+    more = ask(service, "threads.add_user_message", thread_id=thread_id, input=saying("a"))
+    refused(more, 400, "invalid_request", code="too_long")
+
+
+def test_an_answer_that_is_erased_below_streams_is_forgotten_here(service: Service) -> None:
+    thread_id = begun(service)
+    assert len(items(service, thread_id)) == 2
+    (turn,) = _turns(service, thread_id)
+    assert service.client.delete(f"/streams/{turn.id}").status_code == 204
+    assert [item["type"] for item in items(service, thread_id)] == ["user_message"]
+
+
+def test_each_visitor_lists_their_own_threads(service: Service) -> None:
+    def listed() -> list[str]:
+        return [thread["id"] for thread in ask(service, "threads.list").json["data"]]
+
+    mine = begun(service)
+    assert listed() == [mine], "the visitor of the first request is not known at the second"
+    service.client.delete_cookie("visitor")
+    assert listed() == []
+    other = begun(service)
+    assert listed() == [other]
+    assert ask(service, "threads.get_by_id", thread_id=mine).status_code == 200
 
 
 # Runnables
