@@ -41,6 +41,8 @@ class Hosted(Struct, frozen=True, forbid_unknown_fields=True):
     thread_id: str | None = None
     client_secret: str | None = None
     """The one that expires. Not needed; pages that have it at hand may send it."""
+    currentClientSecret: str | None = None
+    """The same, by the name it has in the vendor's examples."""
 
 
 def read_page(request: Request, settings: Settings, streams: Streams) -> Page:
