@@ -318,6 +318,32 @@ def test_a_thread_outlives_the_log_of_its_runs(start_service: StartService) -> N
     assert client.texts(thread_id) == said
 
 
+def test_an_answer_nobody_has_looked_at_is_kept_before_the_log_forgets_it(
+    start_service: StartService,
+) -> None:
+    service = start_service(environment={**TO_OUR_CLIENT, "RETENTION_SECONDS": "1"})
+    client = Client(service, "?on_disconnect=continue")
+    script = {"tokens": 20, "pace_ms": 40}
+    reader = client.stream("threads.create", input=saying(scripted("ck-unseen", **script)))
+    thread_id = until_text(reader)[0]["thread"]["id"]
+    reader.close()
+    stream_id = wait_until(lambda: _stream_of(service), 5, "the log says which stream it was")
+    wait_until(
+        lambda: service.request("GET", f"/streams/{stream_id}?wait=1").status == 410,
+        20,
+        "the stream has expired",
+    )
+    assert client.texts(thread_id)[1] == "".join(contents(script))
+
+
+def test_the_first_request_imports_the_library_and_other_streams_go_on(start_service: StartService) -> None:
+    service = start_service()
+    stream_id = service.create(scripted("ck-first", tokens=300, pace_ms=20))
+    begun(Client(service), "hello")
+    assert service.snapshot(stream_id)["text"], "the other stream stood still"
+    wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", 30, "the other stream ends")
+
+
 def _stream_of(service: Service) -> str:
     started = [line for line in service.log_text().splitlines() if "stream started" in line]
     return next(

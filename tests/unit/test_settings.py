@@ -51,6 +51,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "upstream_proxy": "http://127.0.0.1:3128",
         "eventlog_url": "sqlite:////var/lib/streams.db",
         "sqlite_synchronous": "FULL",
+        "chatkit_on_disconnect": "continue",
         "log_level": "DEBUG",
         "model": "m-2",
         "models": ("m-1", "m-2"),
