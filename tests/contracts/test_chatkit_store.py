@@ -134,6 +134,7 @@ def test_threads_are_listed_to_their_owner_in_pages_either_way(store: ThreadsAnd
             seen += ids(found.data)
             after = found.after
         assert (seen, found.has_more, after) == (expected, False, None)
+        assert not run(store.load_threads(5, None, order, VISIT)).has_more
 
 
 def test_items_come_in_order_and_in_pages_either_way(store: ThreadsAndItems) -> None:
@@ -144,6 +145,8 @@ def test_items_come_in_order_and_in_pages_either_way(store: ThreadsAndItems) -> 
         assert (ids(first.data), first.has_more) == (expected[:3], True)
         rest = page(store, thread_id, limit=3, order=order, after=first.after)
         assert (ids(rest.data), rest.has_more, rest.after) == (expected[3:], False, None)
+        whole = page(store, thread_id, limit=5, order=order)
+        assert (ids(whole.data), whole.has_more, whole.after) == (expected, False, None)
     with pytest.raises(InvalidRequest):
         page(store, thread_id, after="nope")
 

@@ -16,7 +16,7 @@ from tests.live.service import Answer, EventReader, Service, Upstream, wait_unti
 from tests.live.upstream import LEAK, contents
 
 Event = dict[str, Any]
-TO_OUR_CLIENT = {"CHATKIT_AHEAD": "true"}
+AHEAD = {"CHATKIT_AHEAD": "true", "LOG_LEVEL": "INFO"}
 COOKIE = {"Cookie": "visitor=0123456789abcdef0123456789abcdef"}
 
 event_type: TypeAdapter[Any] = TypeAdapter(ThreadStreamEvent)
@@ -101,7 +101,7 @@ def until_text(reader: EventReader, chars: int = 1) -> list[Event]:
 @pytest.fixture(scope="module")
 def chatkit_service(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("chatkit")
-    service = Service(directory, upstream.base_url, environment={**TO_OUR_CLIENT, "HEARTBEAT_SECONDS": "1"})
+    service = Service(directory, upstream.base_url, environment={**AHEAD, "HEARTBEAT_SECONDS": "1"})
     yield service
     service.stop()
 
@@ -143,6 +143,7 @@ def test_a_conversation_of_two_turns_is_told_kept_and_known_to_the_model(
     assert items[1] == said["item"]
     ids = {event["item"]["id"] for event in second if event["type"] == "thread.item.done"}
     assert {item["id"] for item in items[2:]} == ids
+    assert "Received request op" not in client.service.log_text(), "the library writes its own log"
 
 
 def test_threads_are_listed_renamed_and_deleted(client: Client) -> None:
@@ -273,7 +274,7 @@ def test_an_answer_that_breaks_off_keeps_its_text_and_says_so(client: Client) ->
 def test_a_killed_worker_leaves_the_partial_answer_and_a_retry_completes_it(
     start_service: StartService, upstream: Upstream
 ) -> None:
-    service = start_service(environment=TO_OUR_CLIENT)
+    service = start_service(environment=AHEAD)
     client = Client(service)
     script = {"tokens": 300, "pace_ms": 20}
     reader = client.stream("threads.create", input=saying(scripted("ck-kill", **script, attempts_fail=1)))
@@ -297,7 +298,7 @@ def test_a_killed_worker_leaves_the_partial_answer_and_a_retry_completes_it(
 
 
 def test_two_workers_show_the_same_thread(start_service: StartService) -> None:
-    service = start_service(workers=2, environment=TO_OUR_CLIENT)
+    service = start_service(workers=2, environment=AHEAD)
     client = Client(service)
     thread_id = begun(client, "one")
     for turn in range(6):
@@ -307,7 +308,7 @@ def test_two_workers_show_the_same_thread(start_service: StartService) -> None:
 
 
 def test_a_thread_outlives_the_log_of_its_runs(start_service: StartService) -> None:
-    service = start_service(environment={**TO_OUR_CLIENT, "RETENTION_SECONDS": "1"})
+    service = start_service(environment={**AHEAD, "RETENTION_SECONDS": "1"})
     client = Client(service)
     thread_id = begun(client, "keep this")
     said = client.texts(thread_id)
@@ -321,7 +322,7 @@ def test_a_thread_outlives_the_log_of_its_runs(start_service: StartService) -> N
 def test_an_answer_nobody_has_looked_at_is_kept_before_the_log_forgets_it(
     start_service: StartService,
 ) -> None:
-    service = start_service(environment={**TO_OUR_CLIENT, "RETENTION_SECONDS": "1"})
+    service = start_service(environment={**AHEAD, "RETENTION_SECONDS": "1"})
     client = Client(service, "?on_disconnect=continue")
     script = {"tokens": 20, "pace_ms": 40}
     reader = client.stream("threads.create", input=saying(scripted("ck-unseen", **script)))

@@ -363,14 +363,29 @@ def test_a_graph_that_is_asked_again_forgets_what_was_taken_back(examples: Servi
     events(examples, "threads.retry_after_item", thread_id=thread_id, item_id=first[0]["id"])
     again = items(examples, thread_id)
     assert [item["type"] for item in again] == [item["type"] for item in first]
-    memories = [json.loads(item.body)["memory"] for item in _turns(examples, thread_id)]
-    assert len(memories) == 1
     waiting = again[-1]
     answer = {"answers": {waiting["inputs"][0]["id"]: {"values": ["no"]}}}
     told = events(
         examples, "threads.add_structured_input", thread_id=thread_id, item_id=waiting["id"], input=answer
     )
     assert "Nothing was sent." in told[-1]["item"]["content"][0]["text"]
+
+
+def test_a_runnable_remembers_the_thread_until_something_is_taken_back(examples: Service) -> None:
+    thread_id = begun(examples, "?source=agent", "one")
+    events(examples, "threads.add_user_message", thread_id=thread_id, input=saying("two"))
+
+    def memories() -> list[str]:
+        return [json.loads(item.body)["memory"] for item in _turns(examples, thread_id)]
+
+    first, second = memories()
+    assert first == second
+    asked = [item for item in items(examples, thread_id) if item["type"] == "user_message"]
+    events(examples, "threads.retry_after_item", thread_id=thread_id, item_id=asked[1]["id"])
+    first, second = memories()
+    assert first != second
+    events(examples, "threads.add_user_message", thread_id=thread_id, input=saying("three"))
+    assert memories() == [first, second, second]
 
 
 def _turns(service: Service, thread_id: str) -> list[Any]:
