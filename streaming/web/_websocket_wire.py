@@ -38,6 +38,11 @@ class Wire:
     def fileno(self) -> int:
         return self._sock.fileno()
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody waits for the client to read."""
+        return bool(self._writing.locked())
+
     def send(self, data: bytes) -> int:
         """Write all of ``data``. Raises ``OSError`` when the client is gone, or does not read."""
         self._given += data

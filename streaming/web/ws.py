@@ -185,8 +185,10 @@ class Connection:
     def _see_off(self) -> None:
         gevent.sleep(random.uniform(0, LEAVE_SECONDS))
         self._leave_if_done()
-        # By then the runs here have ended. Who has not heard it does not read.
         gevent.sleep(self._drain_seconds)
+        # By now the runs here have ended. Who has not heard of it follows another worker's, or does not read.
+        if self._wire.is_stuck:
+            self._wire.shutdown()
         self._close(CloseReason.SERVICE_RESTART, "restarting, come back")
 
     def _leave_if_done(self) -> None:
