@@ -1,7 +1,9 @@
 """One event stream for all tabs of a browser: with six connections, eight answers all come."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -85,9 +87,9 @@ def followed_by(path: str) -> set[str]:
 def test_eight_tabs_with_eight_answers_share_one_connection(
     context: BrowserContext, service: Service, middlebox: Middlebox
 ) -> None:
-    script = {"tokens": 150, "pace_ms": 40}
+    script = {"tokens": 300, "pace_ms": 40}
+    tabs = [open_tab(context, middlebox) for _ in range(8)]
     ids = [service.create(prompt(**script, fill=place + 5)) for place in range(8)]
-    tabs = [open_tab(context, middlebox) for _ in ids]
 
     for tab, stream_id in zip(tabs, ids, strict=True):
         follow(tab, stream_id)
@@ -109,8 +111,8 @@ def test_the_same_answer_in_two_tabs_is_told_to_each_from_its_own_place(
     context: BrowserContext, service: Service, middlebox: Middlebox
 ) -> None:
     script = {"tokens": 100, "pace_ms": 40}
-    stream_id = service.create(prompt(**script))
     first, second, third = (open_tab(context, middlebox) for _ in range(3))
+    stream_id = service.create(prompt(**script))
     follow(first, stream_id)
     wait_for_text(first, 60)
     kept = service.snapshot(stream_id)
@@ -167,9 +169,9 @@ def test_connections_that_are_cut_cost_no_character_in_any_tab(
     context: BrowserContext, service: Service, middlebox: Middlebox
 ) -> None:
     script = {"tokens": 100, "pace_ms": 50}
+    middlebox.passages = [Passage(events=90)]
+    tabs = [open_tab(context, middlebox) for _ in range(3)]
     ids = [service.create(prompt(**script, fill=place + 5)) for place in range(3)]
-    middlebox.passages = [Passage(events=40), Passage(events=60), Passage()]
-    tabs = [open_tab(context, middlebox) for _ in ids]
 
     for tab, stream_id in zip(tabs, ids, strict=True):
         follow(tab, stream_id)
@@ -185,8 +187,8 @@ def test_a_network_that_holds_streams_back_is_polled_by_each_tab(
 ) -> None:
     script = {"tokens": 150, "pace_ms": 60}
     middlebox.passages = [Passage(held=True)]
-    ids = [service.create(prompt(**script)) for _ in range(2)]
-    tabs = [open_tab(context, middlebox) for _ in ids]
+    tabs = [open_tab(context, middlebox) for _ in range(2)]
+    ids = [service.create(prompt(**script)) for _ in tabs]
 
     for tab, stream_id in zip(tabs, ids, strict=True):
         follow(tab, stream_id)
@@ -225,8 +227,8 @@ def test_a_browser_whose_shared_workers_do_not_work_follows_by_itself(
 ) -> None:
     context.add_init_script(broken)
     script = {"tokens": 120, "pace_ms": 40}
-    stream_id = service.create(prompt(**script))
     tab = open_tab(context, middlebox)
+    stream_id = service.create(prompt(**script))
 
     follow(tab, stream_id)
 
@@ -276,3 +278,29 @@ def test_a_service_that_is_started_again_is_found_again(
         assert told["result"]["error"]["type"] == "interrupted"
         assert told["text"] == service.snapshot(stream_id)["text"]
     box.stop()
+
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "javascript.md"
+
+
+@pytest.mark.parametrize(
+    ("place", "waits_for"),
+    [(0, "#state:has-text('ended: stop')"), (1, "#second:not(:empty)")],
+    ids=["listeners", "shared"],
+)
+def test_each_page_of_the_document_works_as_it_is(
+    context: BrowserContext, demo: Service, place: int, waits_for: str
+) -> None:
+    pages = re.findall(r"^```html\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(pages) == 2
+    context.route(
+        "**/pasted", lambda route: route.fulfill(status=200, content_type="text/html", body=pages[place])
+    )
+    tab = context.new_page()
+
+    tab.goto(f"{demo.url}/pasted")
+    tab.wait_for_selector(waits_for)
+
+    answers = tab.locator("#answer, #first, #second").all_text_contents()
+    assert len(answers[0]) > 50
+    assert len(set(answers)) == 1

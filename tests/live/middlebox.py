@@ -1,7 +1,6 @@
 """A proxy in front of the service that treats event streams as bad networks do, and counts them."""
 
 import contextlib
-import http.client
 import select
 import socket
 import threading
@@ -24,7 +23,7 @@ class Passage(NamedTuple):
 
 
 class Middlebox:
-    """Listens on ``port`` until ``stop``; every request is passed to the service on a new connection.
+    """Listens on ``port`` until ``stop``; every request has its own connections, on both sides.
 
     ``passages`` says how the next event streams are treated; the last stays.
     """
@@ -46,7 +45,7 @@ class Middlebox:
                 pass
 
             def _pass_on(self) -> None:
-                with contextlib.suppress(OSError, http.client.HTTPException):
+                with contextlib.suppress(OSError):
                     box._pass_on(self, port)
 
             do_GET = do_POST = do_PATCH = do_DELETE = do_HEAD = _pass_on
@@ -66,27 +65,23 @@ class Middlebox:
 
     def _pass_on(self, handler: BaseHTTPRequestHandler, port: int) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
-        headers = {name: value for name, value in handler.headers.items() if name.lower() != "connection"}
-        far = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        handler.close_connection = True
+        head = [f"{handler.command} {handler.path} HTTP/1.0"]  # so that the answer comes without chunks
+        head += [
+            f"{name}: {value}" for name, value in handler.headers.items() if name.lower() != "connection"
+        ]
+        far = socket.create_connection(("127.0.0.1", port), timeout=60)
         with contextlib.closing(far):
-            if "text/event-stream" in handler.headers.get("Accept", ""):
-                with self._counted(handler.path) as passage:
-                    if passage.held:
-                        _wait_for_close(handler.connection)
-                        return
-                    far.request(handler.command, handler.path, body, headers)
-                    self._stream(handler, far.getresponse(), passage)
+            if "text/event-stream" not in handler.headers.get("Accept", ""):
+                far.sendall("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+                _carry(far, handler.connection, Passage())
                 return
-            far.request(handler.command, handler.path, body, headers)
-            answer = far.getresponse()
-            data = answer.read()
-            handler.send_response_only(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    handler.send_header(name, value)
-            handler.send_header("Content-Length", str(len(data)))
-            handler.end_headers()
-            handler.wfile.write(data)
+            with self._counted(handler.path) as passage:
+                if passage.held:
+                    _wait_for_close(handler.connection)
+                    return
+                far.sendall("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+                _carry(far, handler.connection, passage)
 
     @contextlib.contextmanager
     def _counted(self, path: str):  # type: ignore[no-untyped-def]
@@ -101,32 +96,32 @@ class Middlebox:
             with self._lock:
                 self.open -= 1
 
-    def _stream(
-        self, handler: BaseHTTPRequestHandler, answer: http.client.HTTPResponse, passage: Passage
-    ) -> None:
-        handler.close_connection = True
-        handler.send_response_only(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                handler.send_header(name, value)
-        handler.send_header("Connection", "close")
-        handler.end_headers()
-        left = passage.events
-        far = answer.fp.raw._sock if answer.fp else None  # type: ignore[attr-defined]
-        while far is not None and left != 0:
-            ready, _, _ = select.select([far, handler.connection], [], [], 60)
-            if handler.connection in ready and not handler.connection.recv(1):
-                return  # the client has gone: so does its way to the service
-            if far not in ready:
-                continue
-            block = answer.read1(65536)
-            if not block:
-                return
-            if left is not None:
-                events = block.split(b"\n\n")
-                block = b"\n\n".join(events[:left]) + (b"\n\n" if len(events) > left else b"")
-                left -= min(left, len(events) - 1)
-            handler.wfile.write(passage.change(block))
+
+def _carry(far: socket.socket, near: socket.socket, passage: Passage) -> None:
+    """Pass an answer on until either side closes its connection."""
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        block = far.recv(65536)
+        if not block:
+            return
+        answer += block
+    head, _, block = answer.partition(b"\r\n\r\n")
+    near.sendall(head + b"\r\n\r\n")
+    left = passage.events
+    while True:
+        if left is not None:
+            parts = block.split(b"\n\n")
+            block = b"".join(part + b"\n\n" for part in parts[:left]) if len(parts) > left else block
+            left -= min(left, len(parts) - 1)
+        near.sendall(passage.change(block))
+        if left == 0:
+            return
+        ready, _, _ = select.select([far, near], [], [], 60)
+        if near in ready and not near.recv(4096):
+            return  # the client has gone: so does its way to the service
+        block = far.recv(65536) if far in ready else b""
+        if far in ready and not block:
+            return
 
 
 def _wait_for_close(connection: socket.socket) -> None:

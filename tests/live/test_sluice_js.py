@@ -1,6 +1,7 @@
 """``static/sluice.js`` in Node: what it promises against a failing double, and against the real service."""
 
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -221,3 +222,49 @@ def test_a_stream_that_is_not_there_ends_at_once(
 
     assert told["result"]["error"]["type"] == type_
     assert told["events"] == [{"type": "error", "done": True, "error": told["result"]["error"]}]
+
+
+# The document
+
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "javascript.md"
+
+
+def snippets(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The demo model: what the document asks needs an answer in words."""
+    keyless = {"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None, "MODEL": None}
+    service = Service(tmp_path_factory.mktemp("demo"), "", environment=keyless)
+    yield service
+    service.stop()
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_each_snippet_of_the_document_runs_as_it_says(
+    demo: Service,
+    node: str,  # noqa: F811
+    tmp_path: Path,
+    place: int,
+) -> None:
+    code = snippets("js")[place]
+    assert "https://sluice.example" in code
+    client = (CLIENTS.parents[1] / "static" / "sluice.js").as_uri()
+    program = tmp_path / "snippet.mjs"
+    program.write_text(code.replace("https://sluice.example", demo.url).replace("./sluice.js", client))
+
+    done = _node(node, str(program))
+
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"console\.log\(.*\); // (.*)", code)
+    if said:
+        assert done.stdout.splitlines() == said
+    elif "process.stdout" in code:
+        assert len(done.stdout) > 50
+
+
+def test_the_document_has_no_other_snippets() -> None:
+    assert len(snippets("js")) == 5
