@@ -1,274 +1,268 @@
-/** The page: sends the question, shows the answer as it comes, says in words what is going on. */
+/** The page: one conversation, the run in flight, and what the reader does. */
 
-import { GrowingText, goToEnd, keepingTheEnd } from "./growing_text.js";
-import { sharedSluice } from "./shared.js";
-import { newKey } from "./sluice.js";
-
-const SILENT_MS = 10_000;
-const TITLE_CHARACTERS = 60;
-
-const DOING = {
-  asking: "Asking",
-  queued: "Waiting for a free place",
-  connecting: "Connecting to the model",
-  thinking: "Thinking",
-  writing: "Writing",
-  retrying: "The model did not answer: retrying",
-  stalled: "The model is silent",
-  stopping: "Stopping",
-};
-
-const LINK_TROUBLE = {
-  reconnecting: "Connection lost, reconnecting",
-  polling: "This network holds streams back: polling",
-};
-
-const FINISHED = {
-  cancelled: "Stopped; the text so far is kept",
-  length: "Ended at the length limit",
-  content_filter: "Ended by the model's content filter",
-};
-
-/** Errors that are not the run's: it cannot be followed any more. */
-const GONE = ["not_found", "bad_cursor", "stream_lost", "stream_expired"];
+import { Code } from "./code.js";
+import { Composer } from "./composer.js";
+import { watchSwitch } from "./numbers.js";
+import { newKey, startRun } from "./runs.js";
+import { announce, notice, sentence } from "./saying.js";
+import { followEnd, goToEnd } from "./scrolling.js";
+import { listen, tell } from "./tabs.js";
+import { keepList } from "./threads.js";
+import { Turn } from "./turn.js";
 
 const byId = (id) => document.getElementById(id);
-const [page, form, prompt, send, stop] = ["page", "ask", "prompt", "send", "stop"].map(byId);
-const [status, again, intro, conversation] = ["status", "again", "intro", "conversation"].map(byId);
-const [question, model, reasoning, tools] = ["question", "model", "reasoning", "tools"].map(byId);
-const [answer, another] = ["answer", "another"].map(byId);
+const [page, conversation, intro] = ["page", "conversation", "intro"].map(byId);
 
-const sluice = sharedSluice(page.dataset.streams.replace(/\/streams$/, ""));
-const answerText = new GrowingText(answer);
-const reasoningText = new GrowingText(reasoning.querySelector("div"));
-
-/** The run that is followed, or was: what it does, and how its connection is. */
-let run = null;
+/** @type {Turn[]} */
+let turns = Array.from(conversation.querySelectorAll(".turn"), (element) => new Turn(element));
 /** A question of which nobody said whether it arrived; its key makes asking again safe. */
 let unanswered = null;
+let asking = false;
+/** The address of what is on the page. */
+let shown = location.search;
 
-// Saying what is going on
-
-/**
- * Put the page in a state: `busy` while an answer is under way, else `done`, `stopped`,
- * `interrupted`, `error` or `refused`. A screen reader hears `words` when they change.
- */
-function setState(state, words) {
-  const isBusy = state === "busy";
-  const stopHadFocus = document.activeElement === stop;
-  page.dataset.state = state;
-  send.disabled = isBusy;
-  stop.hidden = !(isBusy && run);
-  // Not disabled: that would take the focus away from a keyboard.
-  stop.ariaDisabled = String(run?.doing === "stopping");
-  again.hidden = !["stopped", "interrupted", "error"].includes(state);
-  answer.ariaBusy = String(isBusy && run !== null);
-  if (status.textContent !== words) status.textContent = words;
-  if (stopHadFocus && stop.hidden) (again.hidden ? prompt : again.querySelector("button")).focus();
-}
-
-function showProgress() {
-  const doing = isSilent() ? DOING.stalled : DOING[run.doing];
-  setState("busy", LINK_TROUBLE[run.followed.link] ?? doing);
-}
-
-function isSilent() {
-  return run.doing !== "stopping" && Date.now() - run.heardAt > SILENT_MS;
-}
-
-/** Offer to ask `source` for `text` again. */
-function offer(text, source, label) {
-  again.elements.prompt.value = text;
-  again.elements.source.value = source;
-  again.querySelector("button").textContent = label;
-}
+const composer = new Composer(byId("ask"));
+const threads = keepList(page.dataset.threads, () => page.dataset.thread, renamed);
 
 // Asking
 
-async function submit(text, source) {
-  if (send.disabled || !text.trim()) return;
-  const sendHadFocus = document.activeElement === send;
-  const same = unanswered?.text === text && unanswered.source === source;
-  const asked = same ? unanswered : { text, source, key: newKey() };
-  if (run) leave(run);
-  run = null;
-  setState("busy", DOING.asking);
-  let begun;
+/**
+ * Ask, and show the new turn in place of what it replaces.
+ *
+ * @param {import("./composer.js").Order} order
+ * @returns {Promise<boolean>} whether the service took it
+ */
+async function ask({ body, question, images, model }) {
+  if (asking || isBusy()) {
+    notice("An answer is being written. Wait for its end, or stop it.");
+    return false;
+  }
+  asking = true;
+  notice();
+  announce("Asking");
+  showBusy();
+  const said = JSON.stringify(body);
+  const key = unanswered?.said === said ? unanswered.key : newKey();
+  let streamId;
   try {
-    begun = await sluice.start({ prompt: text, source }, { key: asked.key });
+    streamId = await startRun(body, key);
   } catch (error) {
-    unanswered = error.retryable ? asked : null;
-    offer(text, source, "Retry");
-    setState(error.retryable ? "error" : "refused", sentence(error.message));
-    (error.retryable ? again.querySelector("button") : prompt).focus();
-    return;
+    unanswered = error.retryable ? { said, key } : null;
+    notice(`${sentence(error.message)}${error.retryable ? " Send it again: it is asked once." : ""}`);
+    return false;
+  } finally {
+    asking = false;
+    showBusy();
   }
   unanswered = null;
-  showQuestion(begun.id, text, source);
-  show(begun);
-  goToEnd();
-  if (sendHadFocus) stop.focus();
+  add({ streamId, body, question, images, model });
+  return true;
 }
 
-function showQuestion(id, text, source) {
-  if (prompt.value === text) prompt.value = "";
-  offer(text, source, "Ask again");
-  intro.hidden = true;
-  conversation.hidden = another.hidden = false;
-  question.textContent = text;
-  document.title = `${text.slice(0, TITLE_CHARACTERS)} · Sluice`;
-  forgetAnswer();
-  page.dataset.stream = id;
-  history.pushState({ stream: id }, "", `?${new URLSearchParams({ stream: id })}`);
-}
-
-function forgetAnswer() {
-  answerText.clear();
-  reasoningText.clear();
-  reasoning.hidden = true;
-  reasoning.open = false;
-  tools.replaceChildren();
-}
-
-// Following
-
-function show(followed) {
-  const mine = { followed, doing: followed.text ? "writing" : "connecting", heardAt: Date.now() };
-  run = mine;
-  followed.addEventListener("reset", forgetAnswer);
-  followed.addEventListener("link", showProgress);
-  followed.addEventListener("event", ({ detail }) => showEvent(mine, detail));
-  followed.addEventListener("end", ({ detail }) => {
-    leave(mine);
-    end(...ending(detail));
+function add({ streamId, body, question, images, model }) {
+  const { thread = "", replaces } = body;
+  if (page.dataset.stream) leaveRun();
+  const replaced = turns.find(({ id }) => id === replaces);
+  const versions = replaced ? [...replaced.versions, streamId] : [streamId];
+  if (replaced) cutFrom(replaced);
+  const turn = Turn.create({
+    stream_id: streamId,
+    question,
+    images,
+    source: body.source ?? replaced.source,
+    model,
+    asked_model: body.model ?? replaced?.askedModel ?? "",
+    versions,
+    thread,
   });
-  mine.watch = setInterval(showProgress, 1000);
-  showProgress();
-}
-
-function leave(mine) {
-  clearInterval(mine.watch);
-  mine.followed.close();
-}
-
-function end(state, words) {
-  answerText.flush();
-  reasoningText.flush();
-  keepingTheEnd(() => setState(state, words));
-}
-
-function showEvent(mine, event) {
-  mine.heardAt = Date.now();
-  const handler = HANDLERS[event.type];
-  if (!handler) return;
-  const doing = handler(event);
-  if (!doing || doing === mine.doing || mine.doing === "stopping") return;
-  mine.doing = doing;
-  showProgress();
-}
-
-/** What each event shows; a handler returns what the run is doing, where the event says so. */
-const HANDLERS = {
-  start(event) {
-    model.textContent = event.model;
-  },
-  status(event) {
-    return event.status in DOING ? event.status : undefined;
-  },
-  token(event) {
-    answerText.append(event.content);
-    return "writing";
-  },
-  reasoning(event) {
-    reasoning.hidden = false;
-    reasoningText.append(event.content);
-    return "thinking";
-  },
-  tool_call(event) {
-    const line = document.createElement("li");
-    line.textContent = `Tool call: ${event.tool}(${event.args_text ?? JSON.stringify(event.args)})`;
-    tools.append(line);
-  },
-};
-
-/** Return the state and the words for a result. */
-function ending({ error, finish_reason: reason, metrics, verified }) {
-  if (GONE.includes(error?.type)) return ["error", `${sentence(error.message)} The text so far is kept.`];
-  if (error) {
-    const hint = error.retryable ? "Asking again may help." : "Asking the same again will hardly help.";
-    const kept = error.partial ? " The text so far is kept." : "";
-    const isInterrupted = error.type === "interrupted";
-    const words = `${isInterrupted ? "Interrupted" : "Error"}: ${error.message}. ${hint}${kept}`;
-    return [isInterrupted ? "interrupted" : "error", words];
+  intro.hidden = true;
+  append(turn);
+  goToEnd();
+  const address = thread ? { thread } : { stream: streamId };
+  shown = `?${new URLSearchParams(address)}`;
+  if (location.search !== shown) history.pushState(address, "", shown);
+  page.dataset[thread ? "thread" : "stream"] = thread || streamId;
+  if (thread) {
+    tell({ kind: "turns", thread });
+    showTitle(thread, question);
   }
-  const doubt = verified === false ? " The text may have gaps: its checksum differs." : "";
-  const words = `${FINISHED[reason] ?? "Done"}.${numbers(metrics)}${doubt}`;
-  return [reason === "cancelled" ? "stopped" : "done", words];
 }
 
-/** Write the service's message as a sentence of its own. */
-function sentence(message) {
-  return `${message[0].toUpperCase()}${message.slice(1)}.`;
+/** A run that was shown by itself makes room for a conversation. */
+function leaveRun() {
+  cutFrom(turns[0]);
+  page.dataset.stream = "";
 }
 
-function numbers(metrics) {
-  if (!metrics) return "";
-  const about = metrics.estimated ? "About " : "";
-  const seconds = metrics.elapsed_seconds.toFixed(1);
-  const pace = metrics.tokens_per_second ? ` (${metrics.tokens_per_second.toFixed(1)} tokens/s)` : "";
-  return ` ${about}${metrics.tokens} tokens in ${seconds} s${pace}.`;
+function append(turn) {
+  turns.at(-1)?.noteAnswered();
+  turns.push(turn);
+  conversation.append(turn.element);
+  take(turn);
+  if (turn.isBusy) turn.follow();
+  composer.follows = turn.id;
+  showBusy();
 }
 
-// Stopping
+/** Be told when a turn's run ends. */
+function take(turn) {
+  turn.addEventListener("ended", () => {
+    showBusy();
+    tell({ kind: "turns", thread: page.dataset.thread });
+  });
+}
 
-async function cancel() {
-  const mine = run;
-  const before = mine.doing;
-  if (before === "stopping") return;
-  mine.doing = "stopping";
-  showProgress();
+function cutFrom(turn) {
+  const place = turns.indexOf(turn);
+  for (const each of turns.slice(place)) each.remove();
+  turns = turns.slice(0, place);
+}
+
+function isBusy() {
+  return turns.at(-1)?.isBusy ?? false;
+}
+
+function showBusy() {
+  const busy = asking || isBusy();
+  page.dataset.state = busy ? "busy" : "idle";
+  composer.busy = busy;
+}
+
+composer.addEventListener("send", async ({ detail }) => {
+  if (await ask(detail)) composer.clear();
+});
+
+composer.addEventListener("stop", async () => {
+  if (!isBusy()) return;
+  const stopped = await turns.at(-1).stop();
+  if (!stopped && isBusy()) notice("That did not reach the service: the answer goes on. Try to stop it again.");
+});
+
+intro.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { source, prompt, thread } = event.target.elements;
+  const body = { prompt: prompt.value, source: source.value, thread: thread.value };
+  await ask({ body, question: prompt.value, images: [], model: source.value });
+  composer.focus();
+});
+
+// What is done with a turn
+
+const turnOf = (element) => turns.find((turn) => turn.element === element.closest(".turn"));
+
+conversation.addEventListener("submit", async (event) => {
+  const turn = turnOf(event.target);
+  if (!turn) return;
+  event.preventDefault();
+  const fields = event.target.elements;
+  if (event.target.matches(".again")) {
+    const { thread, source, model, prompt } = fields;
+    const alone = { source: source.value, prompt: prompt.value, ...(model.value && { model: model.value }) };
+    const body = thread.value ? { thread: thread.value, replaces: turn.id } : alone;
+    await ask({ body, question: turn.question, images: turn.images, model: turn.model });
+    composer.focus();
+  } else {
+    await reply(turn, event);
+  }
+});
+
+/** Answer the question a graph has for a person. */
+async function reply(turn, event) {
+  const fields = event.target.elements;
+  const resume = event.submitter?.name === "resume" ? event.submitter.value : event.target.querySelector("input[name=resume]").value;
+  if (!resume) return;
+  const body = { source: fields.source.value, thread: fields.thread.value, input: { resume } };
+  if (fields.follows.value) body.follows = fields.follows.value;
+  if (await ask({ body, question: resume, images: [], model: turn.model })) composer.focus();
+}
+
+conversation.addEventListener("click", async (event) => {
+  const control = event.target.closest(".action.edit, .action.copy");
+  const turn = control && turnOf(control);
+  if (!turn) return;
+  if (control.matches(".edit")) {
+    if (event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    if (isBusy()) notice("An answer is being written. Wait for its end, or stop it.");
+    else composer.edit(turn);
+  } else {
+    await turn.copy(control);
+  }
+});
+
+// The list of conversations, other tabs, other devices
+
+function renamed(thread, title) {
+  if (thread !== page.dataset.thread) return;
+  byId("title").textContent = title;
+  document.title = `${title} · Sluice`;
+}
+
+async function showTitle(thread, question) {
+  byId("options-link").hidden = false;
+  if (turns.length === 1) renamed(thread, question.slice(0, 60));
+  await threads.refresh();
+  const title = threads.title(thread);
+  if (title) renamed(thread, title);
+}
+
+/** Look whether the conversation is still what is shown here; show what is new. */
+async function look() {
+  const { thread } = page.dataset;
+  if (!thread || asking || new URLSearchParams(location.search).has("turn")) return;
+  let found;
   try {
-    await mine.followed.cancel();
+    const response = await fetch(`${page.dataset.threads}/${encodeURIComponent(thread)}`, {
+      headers: { Accept: "application/json" },
+    });
+    if (response.status === 404) {
+      notice("This conversation was deleted.");
+      return;
+    }
+    found = await response.json();
+    if (!response.ok) return;
   } catch {
-    if (page.dataset.state !== "busy") return;
-    mine.doing = before;
-    setState("busy", "That did not reach the service: the answer goes on. Try to stop it again.");
+    return;
   }
+  if (asking || page.dataset.thread !== thread) return;
+  const ids = found.turns.map(({ stream_id: id }) => id);
+  const isSame = turns.every(({ id }, place) => id === ids[place]);
+  if (!isSame || turns.length > ids.length) {
+    location.reload();
+    return;
+  }
+  renamed(thread, found.title);
+  for (const turn of found.turns.slice(turns.length)) append(Turn.fromThread(turn, thread));
 }
 
-// What the reader does
+listen(
+  ({ kind, thread }) => {
+    if (kind !== "turns" || thread !== page.dataset.thread) threads.refresh();
+    if (thread !== page.dataset.thread) return;
+    if (kind === "deleted") notice("This conversation was deleted in another tab.");
+    else look();
+  },
+  () => {
+    threads.refresh();
+    look();
+  },
+);
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  submit(prompt.value, form.elements.source?.value ?? "chat");
-});
+// The page itself
 
-again.addEventListener("submit", (event) => {
-  event.preventDefault();
-  submit(again.elements.prompt.value, again.elements.source.value);
-});
+for (const turn of turns) take(turn);
+// What the server wrote has no copy buttons and no colours yet.
+for (const box of conversation.querySelectorAll(".turn:not([data-state=busy]) div.code")) Code.of(box).finish();
+if (isBusy()) turns.at(-1).follow();
+showBusy();
+watchSwitch(byId("numbers"));
+followEnd(conversation, byId("to-end"));
+if (turns.length && !location.hash) goToEnd();
 
-prompt.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  form.requestSubmit();
-});
-
-stop.addEventListener("click", cancel);
-
-addEventListener("popstate", () => {
-  const wanted = new URLSearchParams(location.search).get("stream") ?? "";
-  if (wanted !== page.dataset.stream) location.reload();
-});
-
-// The reader may have gone forward while this script was on its way.
-if (history.state && history.state.stream !== page.dataset.stream) location.reload();
+// A link inside the page is a step of the history too, but leads nowhere else.
+addEventListener("popstate", () => location.search !== shown && location.reload());
 
 // A page that comes back out of the browser's cache has a dead connection.
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });
-
-if (page.dataset.state === "busy") {
-  show(sluice.follow(page.dataset.stream, { after: page.dataset.cursor, text: answer.textContent }));
-}

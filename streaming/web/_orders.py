@@ -6,7 +6,6 @@ from typing import Any, Literal
 import msgspec
 from flask import Request
 from msgspec import UNSET, Struct, UnsetType
-from msgspec.structs import replace
 
 from streaming import plugins
 from streaming.errors import InvalidRequest
@@ -119,25 +118,6 @@ def from_query(request: Request, settings: Settings, streams: Streams) -> Order:
     return _order(create, f"GET /stream {key}" if key else None, settings, streams)
 
 
-def from_form(request: Request, settings: Settings, streams: Streams) -> Order:
-    """Read the page's own form, as a browser without JavaScript sends it. Raises `InvalidRequest`."""
-    _bodies.check_origin(request)
-    request.max_form_memory_size = settings.max_body_bytes
-    given = {name: request.form.get(name, "").replace("\r\n", "\n") for name in FORM_FIELDS}
-    # A form sends its empty fields too; its line ends are CRLF, whatever was typed.
-    create = _convert({name: text for name, text in given.items() if text})
-    if create.prompt is None and create.replaces is None:
-        create = replace(create, prompt="")
-    key = request.form.get("message_id")
-    if key is None:
-        return _order(create, None, settings, streams)
-    _bodies.check_key(key, "message_id")
-    # The browser may send the same form again with another question in it.
-    asked = hashlib.sha256(msgspec.json.encode(given, order="deterministic")).hexdigest()
-    return _order(create, f"POST / {key} {asked}", settings, streams)
-
-
-FORM_FIELDS = ("prompt", "source", "model", "instructions", "thread", "follows", "replaces")
 READER_PARAMETERS = frozenset({"format", "after", "buffer_tokens", "buffer_ms", "metrics", "usage", "wait"})
 
 

@@ -1,162 +1,247 @@
-"""``/``: the page. The server writes the question and the text so far; a script goes on from there."""
+"""``/``: the page. The server writes the conversation so far; a script goes on from there.
+
+Whatever the script does, forms do too: ask, ask again, edit, stop, rename, delete.
+"""
 
 import secrets
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
+import gevent
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from markupsafe import Markup, escape
 
-from streaming.errors import ErrorInfo, StreamingError
-from streaming.events import Metrics, ToolCall
+from streaming.errors import InvalidRequest, StreamingError
 from streaming.settings import Settings
-from streaming.streams import Snapshot, Streams
-from streaming.web import _errors, _orders
+from streaming.streams import Streams
+from streaming.threads import Thread
+from streaming.web import _bodies, _conversation, _errors, _form_orders, _markdown, _visitors, _words
+from streaming.web._conversation import View
 
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    # Not "no-referrer": with that, a browser hides the origin of the form from us too.
-    "Referrer-Policy": "same-origin",
-}
-_FINISHED = {
-    "cancelled": "Stopped; the text so far is kept",
-    "length": "Ended at the length limit",
-    "content_filter": "Ended by the model's content filter",
-}
+PAGE_THREADS = 50
+MAX_TITLE_CHARS = 200
 
 
-Page = Callable[..., Response]
+class Group(NamedTuple):
+    label: str
+    choices: list["Choice"]
 
 
-class Conversation(NamedTuple):
-    """What the page shows of one stream."""
+class Choice(NamedTuple):
+    """Who can be asked: ``model:<name>`` or ``runnable:<name>``."""
 
-    stream_id: str
-    question: str
+    value: str
+    name: str
+
+
+class Suggestion(NamedTuple):
     source: str
-    model: str
-    text: str
-    reasoning: str
-    tool_calls: list[str]
-    cursor: str
-    state: str
-    """``busy``, ``done``, ``stopped``, ``interrupted`` or ``error``."""
-    words: str
-    """The same for a reader."""
+    prompt: str
+    about: str
+
+
+SUGGESTIONS = {
+    "chat": Suggestion("chat", "How did this answer get here?", "The demo model: text, a table, code"),
+    "agent": Suggestion("agent", "What is the weather in Lisbon?", "An agent with tools"),
+    "docs": Suggestion("docs", "How do I resume a stream?", "Answers from documents"),
+    "approval": Suggestion("approval", "Invite Ana to lunch", "A graph that asks before it acts"),
+}
+"""What the examples are good at."""
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
     blueprint = Blueprint("page", __name__)
-    page = partial(_page, settings, list(streams.registered))
-    refusal = partial(_refusal, page)
+    answerers = _answerers(streams, settings)
+    suggestions = _suggestions(streams, settings)
+
+    def page(status: int = 200, view: View | None = None, **told: Any) -> Response:
+        visitor = _visitors.owner_of(request) or _visitors.new_visitor()
+        nonce = secrets.token_urlsafe(16)
+        form_key = secrets.token_hex(16)
+        given: dict[str, Any] = {
+            "chosen": (view and view.chosen) or f"model:{settings.default_model}",
+            "editing": "",
+            "form_key": form_key,
+            "instructions": view.instructions if view else "",
+            "missing": False,
+            "notice": "",
+            "options": False,
+            "owned": bool(view and view.thread and _is_owned(streams.threads.get(view.thread))),
+            "threads": listed(),
+            "typed": "",
+            "new_thread": f"th_{form_key}",
+        }
+        html = render_template(
+            "page.html",
+            settings=settings,
+            answerers=answerers,
+            suggestions=suggestions,
+            nonce=nonce,
+            view=view,
+            words=_words.WORDS,
+            **given | told,
+        )
+        response = Response(html, status, _headers(nonce), content_type="text/html; charset=utf-8")
+        _visitors.remember(response, request, visitor)
+        return response
+
+    def listed() -> Listed:
+        owner = _visitors.owner_of(request)
+        found: list[Thread] = []
+        for after in dict.fromkeys([request.args.get("after", ""), ""]):
+            try:
+                found = streams.threads.listed(owner, after, PAGE_THREADS + 1) if owner else []
+                break
+            except StreamingError:
+                continue  # that one is gone; or the store is, which the page will say elsewhere
+        shown = found[:PAGE_THREADS]
+        return Listed(shown, shown[-1].id if len(found) > len(shown) else "")
+
+    def refusal(error: StreamingError, **told: Any) -> Response:
+        info = error.info(request_id=_errors.request_id())
+        response = page(error.status, refusal=info, **told)
+        if error.retry_after_seconds is not None:
+            response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+        return response
 
     @blueprint.get("/")
     def show() -> Response:
-        stream_id = request.args.get("stream")
-        if not stream_id:
-            return page()
+        thread_id, stream_id = request.args.get("thread"), request.args.get("stream")
         try:
-            conversation = _conversation(streams, stream_id)
+            if thread_id:
+                return show_thread(thread_id)
+            view = _conversation.of_stream(streams, stream_id) if stream_id else None
+            return page(view=view)
         except StreamingError as error:
-            return refusal(error)
-        return page(conversation=conversation, chosen=conversation.source)
+            return refusal(error, missing=True)
+
+    def show_thread(thread_id: str) -> Response:
+        view = _conversation.of_thread(streams, thread_id, request.args.get("turn", ""))
+        edited = next((each for each in view.turns if each.stream_id == request.args.get("edit")), None)
+        return page(
+            view=view,
+            editing=edited.stream_id if edited else "",
+            typed=edited.question if edited else "",
+            options="options" in request.args,
+        )
 
     @blueprint.post("/")
     def ask() -> Response:
+        form = request.form
         try:
-            started = streams.start(_orders.from_form(request, settings, streams))
+            order = _form_orders.read(request, settings, streams)
+            started = streams.start(order)
         except StreamingError as error:
-            return refusal(
-                error, typed=request.form.get("prompt", ""), chosen=request.form.get("source", "chat")
-            )
-        return make_response(redirect(url_for(".show", stream=started.stream_id), 303))
+            return refuse_form(error)
+        where = {"thread": form["thread"]} if form.get("thread") else {"stream": started.stream_id}
+        return _go(**where)
+
+    def refuse_form(error: StreamingError) -> Response:
+        form = request.form
+        said = error.info().message
+        told = {
+            "notice": f"{said[:1].upper()}{said[1:]}.",
+            "typed": form.get("prompt", ""),
+            "instructions": form.get("instructions", ""),
+            "chosen": form.get("answerer", ""),
+        }
+        try:
+            view = _conversation.of_thread(streams, form["thread"]) if form.get("thread") else None
+        except StreamingError:
+            view = None  # it was to be made by this question
+        return refusal(error, view=view, **told)
+
+    @blueprint.post("/stop")
+    def stop() -> Response:
+        _bodies.check_origin(request)
+        thread_id, stream_id = request.form.get("thread"), request.form.get("stream", "")
+        streams.cancel(stream_id)
+        return _go(thread=thread_id) if thread_id else _go(stream=stream_id)
+
+    @blueprint.post("/rename")
+    def rename() -> Response:
+        _bodies.check_origin(request)
+        thread_id = request.form.get("thread", "")
+        try:
+            check_owner(thread_id)
+            title = " ".join(request.form.get("title", "").split())[:MAX_TITLE_CHARS]
+            if title:
+                streams.threads.rename(thread_id, title)
+        except StreamingError as error:
+            return refusal(error, missing=True)
+        return _go(thread=thread_id)
+
+    @blueprint.post("/delete")
+    def delete() -> Response:
+        _bodies.check_origin(request)
+        thread_id = request.form.get("thread", "")
+        try:
+            check_owner(thread_id)
+            streams.delete_thread(thread_id)
+        except StreamingError as error:
+            return refusal(error, missing=True)
+        return _go()
+
+    def check_owner(thread_id: str) -> None:
+        if not _is_owned(streams.threads.get(thread_id)):
+            raise InvalidRequest("this conversation is somebody else's to change", code="owner", status=403)
 
     blueprint.add_app_template_filter(_exactly, "exactly")
+    blueprint.add_app_template_filter(_as_markdown, "markdown")
     return blueprint
 
 
-def _page(
-    settings: Settings,
-    runnables: Sequence[str],
-    status: int = 200,
-    *,
-    conversation: Conversation | None = None,
-    refusal: ErrorInfo | None = None,
-    typed: str = "",
-    chosen: str = "chat",
-) -> Response:
-    html = render_template(
-        "index.html",
-        settings=settings,
-        runnables=runnables,
-        chosen=chosen,
-        conversation=conversation,
-        refusal=refusal,
-        typed=typed,
-        form_key=secrets.token_hex(16),
-    )
-    return Response(html, status, HEADERS, content_type="text/html; charset=utf-8")
+class Listed(NamedTuple):
+    """A page of the list of conversations."""
+
+    shown: list[Thread]
+    next: str
+    """What to ask for older ones after; empty: there are none."""
 
 
-def _refusal(page: Page, error: StreamingError, typed: str = "", chosen: str = "chat") -> Response:
-    info = error.info(request_id=_errors.request_id())
-    response = page(error.status, refusal=info, typed=typed, chosen=chosen)
-    if error.retry_after_seconds is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
-    return response
+def _is_owned(thread: Thread) -> bool:
+    return not thread.owner or thread.owner == _visitors.owner_of(request)
 
 
-def _conversation(streams: Streams, stream_id: str) -> Conversation:
-    asked = streams.asked(stream_id)
-    snapshot = streams.snapshot(stream_id)
-    state, words = _told(snapshot)
-    return Conversation(
-        stream_id,
-        asked["prompt"],
-        asked["source"],
-        asked["model"],
-        snapshot.text,
-        snapshot.reasoning,
-        [_in_words(call) for call in snapshot.tool_calls],
-        snapshot.cursor,
-        state,
-        words,
-    )
+def _go(**where: Any) -> Response:
+    return make_response(redirect(url_for("page.show", **where), 303))
 
 
-def _in_words(call: ToolCall) -> str:
-    arguments = call.args_text or msgspec.json.encode(call.args).decode()
-    return f"Tool call: {call.tool}({arguments})"
+def _headers(nonce: str) -> dict[str, str]:
+    return {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
+            "img-src 'self' data: blob:; worker-src 'self'; form-action 'self'; base-uri 'none'; "
+            "frame-ancestors 'none'; require-trusted-types-for 'script'; "
+            "trusted-types sluice-markdown sluice-worker"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        # Not "no-referrer": with that, a browser hides the origin of the form from us too.
+        "Referrer-Policy": "same-origin",
+    }
 
 
-def _told(snapshot: Snapshot) -> tuple[str, str]:
-    """Return the state of the page and the words for it; ``page.js`` has the same ones."""
-    if error := snapshot.error:
-        hint = "Asking again may help." if error.retryable else "Asking the same again will hardly help."
-        kept = " The text so far is kept." if error.partial else ""
-        interrupted = snapshot.state == "interrupted"
-        head = "Interrupted" if interrupted else "Error"
-        return "interrupted" if interrupted else "error", f"{head}: {error.message}. {hint}{kept}"
-    if snapshot.finish_reason is None:
-        return "busy", "The answer is being written"
-    words = _FINISHED.get(snapshot.finish_reason, "Done")
-    state = "stopped" if snapshot.finish_reason == "cancelled" else "done"
-    return state, f"{words}.{_numbers(snapshot.metrics)}"
+def _answerers(streams: Streams, settings: Settings) -> list[Group]:
+    models = dict.fromkeys([settings.default_model, *([] if settings.is_demo else settings.models)])
+    groups = [Group("Models", [Choice(f"model:{name}", name) for name in models])]
+    if streams.registered:
+        groups.append(
+            Group("Chains and agents", [Choice(f"runnable:{name}", name) for name in streams.registered])
+        )
+    return groups
 
 
-def _numbers(metrics: Metrics | None) -> str:
-    if metrics is None:
-        return ""
-    about = "About " if metrics.estimated else ""
-    pace = f" ({metrics.tokens_per_second:.1f} tokens/s)" if metrics.tokens_per_second else ""
-    return f" {about}{metrics.tokens} tokens in {metrics.elapsed_seconds:.1f} s{pace}."
+def _suggestions(streams: Streams, settings: Settings) -> list[Suggestion]:
+    """Only with the demo model: nobody should pay for a click that was meant to look around."""
+    if not settings.is_demo:
+        return []
+    return [each for name, each in SUGGESTIONS.items() if name == "chat" or name in streams.registered]
+
+
+def _as_markdown(text: str) -> Markup:
+    # A millisecond for each kilobyte: a long conversation is no reason to keep others waiting.
+    gevent.sleep(0)
+    return _markdown.render(text)
 
 
 def _exactly(text: str) -> Markup:

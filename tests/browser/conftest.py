@@ -5,6 +5,7 @@ or a request to another host fails the test that opened it.
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -117,6 +118,21 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.kill()
 
 
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with its examples and the demo model, as it is started without any setting."""
+    directory = tmp_path_factory.mktemp("examples")
+    kept = {
+        "RUNNABLES": None,
+        "CHECKPOINTS_URL": f"sqlite:///{directory / 'checkpoints.db'}",
+        "SESSIONS_PATH": str(directory / "sessions.db"),
+        "DEMO_TOKENS_PER_SECOND": "300",
+    }
+    service = Service(directory, "", environment=DEMO | kept)
+    yield service
+    service.kill()
+
+
 @pytest.fixture
 def start_service(upstream: Upstream, tmp_path: Path) -> Iterator[StartService]:
     """Start services for one test, all on one event log: ``start_service(**Service's arguments)``."""
@@ -151,6 +167,7 @@ def new_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
 
     def open_context(**options: object) -> BrowserContext:
         context = browser.new_context(**options)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
         context.set_default_timeout(15_000)
         context.on("weberror", lambda event: faults.append(f"script error: {event.error}"))
         context.on("console", lambda message: faults.extend(_breaches(message.text)))
@@ -174,6 +191,27 @@ def context(new_context: Callable[..., BrowserContext]) -> BrowserContext:
 def tab(context: BrowserContext) -> Page:
     """One empty tab."""
     return context.new_page()
+
+
+@pytest.fixture
+def second_tab(new_context: Callable[..., BrowserContext]) -> Page:
+    """A tab in a browser context of its own, as on another device."""
+    return new_context().new_page()
+
+
+@pytest.fixture
+def plain_tab(new_context: Callable[..., BrowserContext]) -> Page:
+    """A tab without JavaScript."""
+    return new_context(java_script_enabled=False).new_page()
+
+
+@pytest.fixture
+def token() -> str:
+    """A name nobody else uses in the upstream's log."""
+    return f"page-{next(_numbers)}"
+
+
+_numbers = itertools.count(1)
 
 
 def _breaches(text: str) -> list[str]:

@@ -1,0 +1,36 @@
+/** Keeps a reader who is at the end there while the page grows; leaves any other where they are. */
+
+const NEAR_END_PIXELS = 64;
+
+let atEnd = true;
+let button = null;
+
+/** Scroll to the end, and stay there. */
+export function goToEnd() {
+  atEnd = true;
+  scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+}
+
+/**
+ * Follow the end of `growing`, and offer `toEnd` to whoever is elsewhere.
+ *
+ * @param {HTMLElement} growing
+ * @param {HTMLButtonElement} toEnd
+ */
+export function followEnd(growing, toEnd) {
+  button = toEnd;
+  addEventListener("scroll", look, { passive: true });
+  toEnd.addEventListener("click", goToEnd);
+  // Called after layout and before the frame is painted: nothing is seen to jump.
+  new ResizeObserver(() => {
+    if (atEnd) goToEnd();
+    else look();
+  }).observe(growing);
+}
+
+function look() {
+  const page = document.documentElement;
+  const left = page.scrollHeight - innerHeight - scrollY;
+  atEnd = left <= NEAR_END_PIXELS;
+  button.hidden = left < innerHeight / 2;
+}
