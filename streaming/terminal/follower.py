@@ -218,13 +218,16 @@ class Follower:
 
 
 def _follows(cursor: str, after: str, count: object) -> bool:
-    """Say whether the place ``after``, which stands for ``count`` events, comes right after ``cursor``."""
+    """Say whether the place ``after``, which stands for ``count`` events, comes right after ``cursor``.
+
+    A cursor may lie among the events that a message stands for and does not show.
+    """
     try:
         gen, seq = map(int, (cursor or "0.0").split("."))
         next_gen, next_seq = map(int, after.split("."))
     except ValueError:
         return False
-    return isinstance(count, int) and next_seq == seq + count and next_gen >= gen
+    return isinstance(count, int) and next_seq - count <= seq < next_seq and next_gen >= gen
 
 
 def _events_of(found: dict[str, Any]) -> Iterator[dict[str, Any]]:

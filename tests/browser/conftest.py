@@ -4,13 +4,10 @@ Every tab is watched: a script error, a breach of the content security policy
 or a request to another host fails the test that opened it.
 """
 
-import contextlib
 import itertools
 import os
 import shutil
-import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.live.cable import Cable
 from tests.live.service import Service, Upstream
 
 StartService = Callable[..., Service]
@@ -25,57 +23,6 @@ StartService = Callable[..., Service]
 LAN_HOST = "sluice.test"
 """A name of 127.0.0.1 for which the browser has no secure context, as for any other machine."""
 DEMO = {"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None, "MODEL": None}
-
-
-class Cable:
-    """A TCP port that leads to another one, until it is cut."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._whole = True
-        self._ends: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listening.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """End every connection, and every new one at once."""
-        self._whole = False
-        for end in self._ends:
-            # Not close: a thread that waits in recv would not notice.
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        """Let new connections through again."""
-        self._whole = True
-
-    def remove(self) -> None:
-        """Cut it for good."""
-        self.cut()
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for end in self._ends:
-            end.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _address = self._listening.accept()
-                if not self._whole:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._to))
-                self._ends += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
