@@ -81,7 +81,7 @@ class Follower:
         while not self._ended:
             self._check_time()
             before = self.cursor
-            was_silent = False
+            failure: Broken | None = None
             try:
                 yield from self._poll() if self._polling else self._listen()
             except Refused as error:
@@ -90,20 +90,16 @@ class Follower:
                 yield self._reset()
                 continue
             except Broken as error:
-                was_silent = isinstance(error, Silent)
-                now = time.monotonic()
-                self._lost_at = self._lost_at or now
-                if now - self._lost_at > self._patience_seconds:
-                    raise
-                self._on_link("reconnecting")
-            if self._ended or (self._polling and self._lost_at is None):
-                continue
-            if self.cursor == before and not self._polling:
-                self._suspect(was_silent)
-            else:
-                self._deaf = 0
-            time.sleep(back_off_seconds(self._failures))
-            self._failures += 1
+                failure = error
+            if failure is None and self.cursor == before and not (self._polling or self._ended):
+                failure = Broken("it ends every connection without a word")
+            if failure:
+                self._lose(failure)
+                if not self._polling and self.cursor == before:
+                    self._suspect(isinstance(failure, Silent))
+            if not self._ended and (failure or not self._polling):
+                time.sleep(back_off_seconds(self._failures))
+                self._failures += 1
 
     def _listen(self) -> Iterator[Heard]:
         opened_at = time.monotonic()
@@ -180,6 +176,14 @@ class Follower:
         self._failures = self._deaf = 0
         self._lost_at = None
         self._on_link(link)
+
+    def _lose(self, failure: Broken) -> None:
+        """Note that there is no connection; raise ``failure`` when there was none for too long."""
+        now = time.monotonic()
+        self._lost_at = self._lost_at or now
+        if now - self._lost_at > self._patience_seconds:
+            raise failure
+        self._on_link("reconnecting")
 
     def _suspect(self, was_silent: bool) -> None:
         """Begin to poll if the stream keeps from us what a snapshot has."""
