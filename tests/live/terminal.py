@@ -1,4 +1,4 @@
-"""``python -m streaming`` as a process, with pipes or in a terminal of its own."""
+"""Programs for a terminal as processes, with pipes or in a terminal of their own."""
 
 import contextlib
 import fcntl
@@ -32,17 +32,18 @@ class Printed(NamedTuple):
 
 
 class Program:
-    """``python -m streaming <arguments>``, running; stdout and stderr are pipes."""
+    """``python -m streaming <arguments>``, or another command, running; stdout and stderr are pipes."""
 
     def __init__(
         self,
         arguments: Sequence[str],
         stdin: bytes | None = None,
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "streaming"),
     ) -> None:
         self._stdin = stdin
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "streaming", *arguments],
+            [*command, *arguments],
             cwd=REPOSITORY,
             env={**PLAIN, **(environment or {})},
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -75,8 +76,8 @@ class Program:
         self._process.stdout.close()
 
     def interrupt(self) -> None:
-        """What a terminal does at Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
+        """What a terminal does at Ctrl-C: it tells all of the group."""
+        os.killpg(self._process.pid, signal.SIGINT)
 
     def wait(self, seconds: float = RUN_SECONDS) -> Printed:
         """Return how it ended, and what was not read yet."""
