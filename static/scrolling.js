@@ -3,6 +3,7 @@
 const NEAR_END_PIXELS = 64;
 
 let atEnd = true;
+let scrolledTo = 0;
 let button = null;
 
 /** Scroll to the end, and stay there. */
@@ -31,6 +32,9 @@ export function followEnd(growing, toEnd) {
 function look() {
   const page = document.documentElement;
   const left = page.scrollHeight - innerHeight - scrollY;
-  atEnd = left <= NEAR_END_PIXELS;
+  // Left behind is who went up: the page may have grown between a scroll and the news of it.
+  if (left <= NEAR_END_PIXELS) atEnd = true;
+  else if (scrollY < scrolledTo) atEnd = false;
+  scrolledTo = scrollY;
   button.hidden = left < innerHeight / 2;
 }

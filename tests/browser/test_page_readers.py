@@ -243,6 +243,25 @@ def test_a_reader_who_scrolled_up_is_left_there_and_can_go_to_the_end(
     assert tab.evaluate(left) <= 64
 
 
+def test_the_end_is_followed_although_the_page_grows_while_it_scrolls(
+    tab: Page, service: Service, token: str
+) -> None:
+    lines = "".join(f"line {i}\n\n" for i in range(60))
+    ask(tab, service, prompt_for(token, text=lines))
+    expect_state(tab, "done")
+    grow = """async () => {
+      const block = document.createElement("p");
+      block.style.height = "400px";
+      const page = document.documentElement;
+      scrollTo({ top: page.scrollHeight, behavior: "instant" });
+      document.querySelector(".turn:last-of-type").append(block); // before anybody hears of the scrolling
+      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+      return page.scrollHeight - innerHeight - scrollY;
+    }"""
+    tab.evaluate("scrollBy(0, -20)")
+    assert tab.evaluate(grow) <= 64
+
+
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_nothing_moves_for_a_reader_who_wants_that(
     new_context: Callable[..., BrowserContext], service: Service, token: str, motion: str
