@@ -248,8 +248,12 @@ def _events_of(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _end_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the last event; a snapshot after it has only the state it led to."""
     names = ("usage", "metrics", "last_seq", "text_sha256")
     told = {name: found[name] for name in names if found.get(name) is not None}
-    if isinstance(found.get("error"), dict):
-        return {"type": "error", "error": found["error"], "done": True, **told}
-    return {"type": "done", "finish_reason": found.get("finish_reason"), "done": True, **told}
+    error = found.get("error")
+    if isinstance(error, dict) or found["state"] not in ("completed", "cancelled"):
+        error = error or {"message": f"the run has ended before: {found['state']}", "type": found["state"]}
+        return {"type": "error", "error": error, "done": True, **told}
+    reason = found.get("finish_reason") or ("cancelled" if found["state"] == "cancelled" else None)
+    return {"type": "done", "finish_reason": reason, "done": True, **told}
