@@ -1,6 +1,7 @@
 """What people and programs see: the answer on stdout, everything about it on stderr."""
 
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ class Screen:
         self._shared = self._out_is_terminal and err_is_terminal and _same(out, err)
         self._dim = err_is_terminal and not dumb and not environ.get("NO_COLOR")
         self._progress = Progress(err, self._shared) if err_is_terminal and not dumb else None
+        self._is_piped = not self._out_is_terminal and not _is_file(out)
         self._out_open = False
         """The answer stands inside a line of the terminal."""
         self._err_open = False
@@ -105,6 +107,10 @@ class Screen:
         return f"{_DIM}{text}{_PLAIN}" if self._dim else text
 
     def _print(self, text: str) -> None:
+        if self._is_piped:
+            # What is behind the pipe may print to the same terminal, from now on.
+            self.restore()
+            self._progress = None
         try:
             self._out.write(text)
             self._out.flush()
@@ -132,6 +138,13 @@ def standard() -> Screen:
     """Return the screen of this process; a stream that is closed swallows what is written to it."""
     out, err = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     return Screen(out, err, os.environ)
+
+
+def _is_file(out: TextIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(out.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _same(out: TextIO, err: TextIO) -> bool:

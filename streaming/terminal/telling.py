@@ -1,10 +1,13 @@
 """Tell events to people: which of them are shown, where, and in which words."""
 
+import time
 from typing import Any
 
 from streaming.terminal.escaping import json_line
 from streaming.terminal.screen import Screen
 
+LEAST_SECONDS = 0.5
+"""Of tokens, before a rate can be told."""
 _DOING = {
     "queued": "waiting for a free place",
     "connecting": "connecting to the model",
@@ -33,7 +36,8 @@ class Telling:
         self._screen = screen
         self._as_json = as_json
         self._tokens = 0
-        self._measured = ""
+        self._began = 0.0
+        self._rate = 0.0
         self._printed = ""
         self._again: str | None = None
         """What has come since the last reset; `None` before there was one."""
@@ -75,13 +79,22 @@ class Telling:
     def _tell_progress(self, event: dict[str, Any]) -> None:
         match event:
             case {"type": "token"}:
+                self._began = self._began or time.monotonic()
                 self._tokens += 1
-                self._screen.progress(self._measured or _count(self._tokens))
+                self._screen.progress(self._measured())
+            case {"type": "metrics", "metrics": {"tokens": int(tokens), **others}}:
+                # The service's count; between two of them the tokens are counted here.
+                self._tokens = tokens
+                rate = others.get("tokens_per_second")
+                self._rate = rate if isinstance(rate, int | float) else self._rate
             case {"type": "status", "status": str(status)}:
                 self._screen.progress(_DOING.get(status, status), at_once=True)
-            case {"type": "metrics", "metrics": dict(metrics)}:
-                self._measured = _measured(metrics)
-                self._screen.progress(self._measured)
+
+    def _measured(self) -> str:
+        seconds = time.monotonic() - self._began
+        rate = self._rate or (self._tokens / seconds if seconds > LEAST_SECONDS else 0.0)
+        said = "1 token" if self._tokens == 1 else f"{self._tokens} tokens"
+        return said + (f" · {rate:.0f}/s · {seconds:.0f} s" if rate else "")
 
     def _new(self, content: str) -> str:
         """Return what of ``content`` was not printed before."""
@@ -96,18 +109,3 @@ class Telling:
         new = self._again[len(self._printed) :]
         self._printed, self._again = self._again, None
         return new
-
-
-def _count(tokens: int) -> str:
-    return "1 token" if tokens == 1 else f"{tokens} tokens"
-
-
-def _measured(metrics: dict[str, Any]) -> str:
-    parts = []
-    if isinstance(tokens := metrics.get("tokens"), int):
-        parts.append(_count(tokens))
-    if isinstance(rate := metrics.get("tokens_per_second"), int | float):
-        parts.append(f"{rate:.0f}/s")
-    if isinstance(seconds := metrics.get("elapsed_seconds"), int | float):
-        parts.append(f"{seconds:.0f} s")
-    return " · ".join(parts)

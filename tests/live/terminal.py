@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -102,8 +103,13 @@ class InTerminal:
     """The same in a terminal, which it has for itself; ``screen`` is what a person sees."""
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str] | None = None, above: int = 0
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        above: int = 0,
+        then: str = "",
     ) -> None:
+        """``above`` lines are there before; ``then`` says where stdout goes, such as ``| cat``."""
         self.screen = Screen(ROWS, COLUMNS)
         self.screen.feed("$\n" * above)
         self.raw = ""
@@ -112,7 +118,8 @@ class InTerminal:
         if pid == 0:  # pragma: no cover
             os.chdir(REPOSITORY)
             variables = {**PLAIN, "TERM": "xterm", **(environment or {})}
-            os.execvpe(sys.executable, [sys.executable, "-m", "streaming", *arguments], variables)
+            command = shlex.join([sys.executable, "-m", "streaming", *arguments])
+            os.execvpe("sh", ["sh", "-c", f"{command} {then}" if then else f"exec {command}"], variables)
         self._pid = pid
         fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
 

@@ -156,6 +156,27 @@ def test_the_progress_line_leaves_no_trace(
     assert terminal.screen.is_as_found
 
 
+def test_the_progress_line_leaves_the_terminal_to_what_is_behind_a_pipe(
+    service: Service, run_in_terminal: Callable[..., InTerminal]
+) -> None:
+    asked = script(tokens=60, pace_ms=10, first_ms=500)
+    terminal = run_in_terminal("ask", "--url", service.url, asked, then="| cat")
+    terminal.see("thinking")
+    assert terminal.wait() == DONE
+    assert "".join(line.ljust(COLUMNS) for line in terminal.screen.lines).rstrip() == words(60).rstrip()
+
+
+def test_the_progress_line_is_erased_when_the_answer_goes_to_a_file(
+    service: Service, run_in_terminal: Callable[..., InTerminal], tmp_path: Path
+) -> None:
+    kept = tmp_path / "answer.txt"
+    asked = script(tokens=100, pace_ms=20)
+    terminal = run_in_terminal("ask", "--url", service.url, asked, then=f"> {kept}")
+    terminal.see("tokens · ")
+    assert terminal.wait() == DONE
+    assert (terminal.screen.text, kept.read_text()) == ("", words(100))
+
+
 def test_a_model_cannot_control_the_terminal(
     service: Service, run: Run, run_in_terminal: Callable[..., InTerminal]
 ) -> None:
