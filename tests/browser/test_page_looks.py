@@ -232,7 +232,12 @@ def test_the_figure_of_the_readme_can_be_made(conversation: Page) -> None:
     ask_and_wait(tab, "How did this answer get here?")
     tab.evaluate("document.activeElement.blur()")
     expect(answer(tab).locator(".hljs-keyword").first).to_be_attached()
-    tab.evaluate("[...document.querySelectorAll('.code')].at(-1).scrollIntoView({ block: 'end' })")
+    tab.evaluate(
+        """() => {
+            const { bottom } = [...document.querySelectorAll(".code")].at(-1).getBoundingClientRect();
+            scrollBy(0, bottom + 24 - document.querySelector("#ask").getBoundingClientRect().top);
+        }"""
+    )
 
     shot = tab.screenshot(animations="disabled")
 
