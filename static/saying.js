@@ -51,10 +51,16 @@ export function ending({ error, finish_reason: reason, verified }, isShown = fal
 export function numbers(metrics) {
   if (!metrics) return "";
   const said = [`${metrics.estimated ? "about " : ""}${metrics.tokens} tokens`];
-  said.push(`${metrics.elapsed_seconds.toFixed(1)} s`);
-  if (metrics.tokens_per_second) said.push(`${metrics.tokens_per_second.toFixed(1)} tokens/s`);
-  if (metrics.time_to_first_token_ms != null) said.push(`first after ${metrics.time_to_first_token_ms.toFixed(0)} ms`);
+  said.push(`${tenths(metrics.elapsed_seconds)} s`);
+  if (metrics.tokens_per_second) said.push(`${tenths(metrics.tokens_per_second)} tokens/s`);
+  const first = metrics.time_to_first_token_ms;
+  if (first != null) said.push(`first after ${Math.floor(first + 0.5)} ms`);
   return said.join(" · ");
+}
+
+/** Rounded as the server does it: each language has its own way with halves. */
+function tenths(value) {
+  return (Math.floor(value * 10 + 0.5) / 10).toFixed(1);
 }
 
 /**

@@ -3,7 +3,7 @@
 const NEAR_END_PIXELS = 64;
 
 let atEnd = true;
-let scrolledTo = 0;
+let lastY = 0;
 let button = null;
 
 /** Scroll to the end, and stay there. */
@@ -32,9 +32,9 @@ export function followEnd(growing, toEnd) {
 function look() {
   const page = document.documentElement;
   const left = page.scrollHeight - innerHeight - scrollY;
-  // Left behind is who went up: the page may have grown between a scroll and the news of it.
+  // Only who goes up leaves the end: it also gets away from a reader, by growing before this is called.
   if (left <= NEAR_END_PIXELS) atEnd = true;
-  else if (scrollY < scrolledTo) atEnd = false;
-  scrolledTo = scrollY;
-  button.hidden = left < innerHeight / 2;
+  else if (scrollY < lastY) atEnd = false;
+  lastY = scrollY;
+  button.hidden = atEnd || left < innerHeight / 2;
 }

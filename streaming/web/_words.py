@@ -1,5 +1,6 @@
 """What the page says about a run: the same words from the server and from its script."""
 
+import math
 from typing import Any, NamedTuple
 
 from streaming.errors import ErrorInfo
@@ -85,9 +86,18 @@ def numbers(metrics: Metrics | None) -> str:
     if metrics is None:
         return ""
     about = "about " if metrics.estimated else ""
-    said = [f"{about}{metrics.tokens} tokens", f"{metrics.elapsed_seconds:.1f} s"]
+    said = [f"{about}{metrics.tokens} tokens", f"{_tenths(metrics.elapsed_seconds)} s"]
     if metrics.tokens_per_second:
-        said.append(f"{metrics.tokens_per_second:.1f} tokens/s")
+        said.append(f"{_tenths(metrics.tokens_per_second)} tokens/s")
     if metrics.time_to_first_token_ms is not None:
-        said.append(f"first after {metrics.time_to_first_token_ms:.0f} ms")
+        said.append(f"first after {math.floor(metrics.time_to_first_token_ms + 0.5)} ms")
     return " · ".join(said)
+
+
+def _tenths(value: float) -> str:
+    """Return it rounded as the script does: each language has its own way with halves.
+
+    >>> _tenths(0.25)
+    '0.3'
+    """
+    return f"{math.floor(value * 10 + 0.5) / 10:.1f}"
