@@ -6,6 +6,8 @@ import { ID, Service, begin, cutAt, eventsOf, heldBack, hurry, json, message, re
 
 hurry();
 
+/** Node 18 has no checksums: there the text's is not judged. */
+const CAN_CHECK = Boolean(globalThis.crypto?.subtle);
 const WORDS = ["Hel", "lo, ", "wörld ", "😀", "\n\n", "\u2028", '{"done":true}', " end"];
 const TEXT = WORDS.join("");
 
@@ -47,7 +49,7 @@ async function eventually(condition) {
 function assertWhole(got) {
   assert.deepEqual(JSON.parse(JSON.stringify(got.events)), service.events);
   assert.equal(got.result.text, TEXT);
-  assert.equal(got.result.verified, globalThis.crypto?.subtle ? true : null);
+  assert.equal(got.result.verified, CAN_CHECK || null);
   assert.equal(got.result.error, undefined);
 }
 
@@ -103,7 +105,7 @@ describe("a run that is followed", () => {
     const got = await heard(sluice.follow(ID));
     assertWhole(got);
     assert.deepEqual(got.links, ["open"]);
-    assert.equal(service.asked.length, 1);
+    assert.equal(service.askedFor("GET", "stream").length, 1);
   });
 
   test("can be iterated over", async () => {
@@ -119,7 +121,7 @@ describe("a run that is followed", () => {
 
   test("loses and repeats nothing wherever the connection is cut", async () => {
     const bytes = Buffer.concat(service.messages(0)).length;
-    for (let cut = 0; cut < bytes; cut += 7) {
+    for (let cut = 0; cut < bytes; cut += 11) {
       service.written = service.events.length - 1;
       service.connections = [
         cutAt(cut),
@@ -236,12 +238,12 @@ describe("a connection that lies", () => {
     "an event left out": (messages) => messages.filter((_, place) => place !== 4),
     "an event twice": (messages) => messages.flatMap((each, place) => (place === 4 ? [each, each] : [each])),
     "events out of order": (messages) => [...messages.slice(0, 3), messages[4], messages[3], ...messages.slice(5)],
-    "text of another": (messages) => messages.with?.(4, message("1.5", { type: "token", content: "XX" })) ??
-      messages.map((each, place) => (place === 4 ? message("1.5", { type: "token", content: "XX" }) : each)),
+    "text of another": (messages) => messages.map((each, place) => (place === 4 ? message("1.5", { type: "token", content: "XX" }) : each)),
     "an end that comes too early": (messages) => [...messages.slice(0, 5), message("1.6", service.events.at(-1))],
   };
   for (const [name, change] of Object.entries(holes)) {
-    test(`is noticed, and all is read again: ${name}`, async () => {
+    const skip = name.startsWith("text") && !CAN_CHECK;
+    test(`is noticed, and all is read again: ${name}`, { skip }, async () => {
       service.connections = [
         (_, response, after) => {
           begin(response);
@@ -262,8 +264,8 @@ describe("a connection that lies", () => {
     };
     service.connections = [lie];
     const got = await heard(sluice.follow(ID));
-    assert.equal(got.result.verified, globalThis.crypto?.subtle ? false : null);
-    assert.equal(got.resets, globalThis.crypto?.subtle ? 1 : 0);
+    assert.equal(got.result.verified, CAN_CHECK ? false : null);
+    assert.equal(got.resets, CAN_CHECK ? 1 : 0);
     assert.equal(got.result.finish_reason, "stop");
   });
 
@@ -337,7 +339,7 @@ describe("a network that holds event streams back", () => {
     const lie = (response, after) => json(response, 200, { ...service.snapshot(after), events: [{ type: "token", content: "lie" }] });
     service.snapshots = [lie, null];
     const got = await heard(new Sluice(service.url, { transport: "polling" }).follow(ID));
-    if (globalThis.crypto?.subtle) assert.equal(got.text, TEXT);
+    if (CAN_CHECK) assert.equal(got.text, TEXT);
   });
 
   test("connections that bring nothing three times over are given up for polling", async () => {
