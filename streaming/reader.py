@@ -66,6 +66,12 @@ class Reader:
                 return page.records
         return ()
 
+    def tell_end_again(self) -> None:
+        """Go back before the last event, if everything was read: how a stream ended is worth repeating."""
+        if self.ended:
+            self.cursor, self.ended = Cursor(self.cursor.gen, self.cursor.seq - 1), False
+            self._bell.rung = True
+
     def leave(self) -> None:
         """Make ``next`` return at once, from whichever greenlet it is waiting in."""
         self.left = True

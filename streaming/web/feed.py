@@ -74,11 +74,8 @@ def _places(request: Request) -> dict[str, str]:
 
 
 def _reader(streams: Streams, stream_id: str, cursor: str) -> Reader:
-    after = Cursor.parse(cursor)
-    reader = streams.reader(stream_id, after)
-    if reader.ended:
-        # Its last event again: in a feed, silence would be taken for a model that thinks.
-        reader.cursor, reader.ended = Cursor(after.gen, after.seq - 1), False
+    reader = streams.reader(stream_id, Cursor.parse(cursor))
+    reader.tell_end_again()  # in a feed, silence would be taken for a model that thinks
     return reader
 
 

@@ -479,6 +479,20 @@ def test_a_failed_run_is_a_snapshot_with_its_error(compose: Compose) -> None:
     assert "boom" not in json.dumps(snapshot)
 
 
+def test_how_a_run_ended_is_told_wherever_the_cursor_is(compose: Compose) -> None:
+    service = compose(ScriptedSource([Token("so far")], RuntimeError("boom")))
+    stream_id = service.create()
+    eventually(lambda: service.snapshot(stream_id)["state"] == "failed")
+    whole = service.snapshot(stream_id)
+
+    rest = service.snapshot(stream_id, f"?after={whole['cursor']}&events=1")
+
+    assert rest == whole | {"text": "", "events": []}
+    assert rest["error"]["type"] == whole["error"]["type"]
+    assert rest["last_seq"] == whole["last_seq"]
+
+
+
 def test_a_poll_keeps_a_run_going(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "TICK_SECONDS", 0.01)
     service = compose(ScriptedSource(Gate()), settings={"disconnect_grace_seconds": 0.3})
