@@ -75,15 +75,16 @@ def test_a_network_that_is_cut_costs_no_character(
     tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
     alone(tab)
-    script = slow(tokens=200)
+    script = slow(tokens=60, pace_ms=250)
     ask(tab, service, prompt_for(token, **script))
-    before = wait_for_text(tab, 60)
+    before = wait_for_text(tab, 10)
 
+    # It lets the open stream be: this is told by asking, before the next token comes.
     tab.context.set_offline(True)
     expect(words(tab)).to_have_text(LOST)
     tab.context.set_offline(False)
 
-    wait_for_text(tab, len(before) + 60)
+    wait_for_text(tab, len(before) + 10)
     expect(words(tab)).to_have_text("Writing")
     expect_state(tab, "done")
     assert source_of(tab) == "".join(contents(script))
