@@ -257,7 +257,7 @@ class Streams:
         return snapshot_of(self.answer(stream_id, after, wait_seconds), stream_id, events)
 
     def answer(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Answer:
-        """Return the same as the answer it is; how it ended is told whatever ``after`` is. Raises as `Reader`."""
+        """Return the same as the answer it is; its end is told whatever ``after`` is. Raises as `Reader`."""
         reader = self.reader(stream_id, after)
         with self._opened(reader):
             self._note_poll(reader, wait_seconds)

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.conftest import DEMO, StartService
 from tests.browser.pages import (
     answer,
     answer_of,
@@ -18,7 +20,7 @@ from tests.browser.pages import (
     send,
     turn,
 )
-from tests.live.service import Service
+from tests.live.service import Service, request
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -138,6 +140,70 @@ def test_a_graph_that_asks_a_person_is_answered_by_a_button(tab: Page, examples:
         expect(first.get_by_text("This was answered.")).to_be_visible()
         expect(first.get_by_role("button", name="yes")).to_be_hidden()
         tab.reload()
+
+
+@pytest.fixture
+def graphs(start_service: StartService, tmp_path: Path) -> Service:
+    """A service with runnables of these tests."""
+    named = "greeting=tests.browser.graphs:greeting,forecast=tests.browser.graphs:forecast"
+    kept = {"RUNNABLES": named, "CHECKPOINTS_URL": f"sqlite:///{tmp_path / 'checkpoints.db'}"}
+    return start_service(environment={**DEMO, **kept, "DEMO_TOKENS_PER_SECOND": "600"})
+
+
+def test_a_graph_that_asks_without_choices_is_answered_in_words(tab: Page, graphs: Service) -> None:
+    tab.goto(graphs.url)
+    choose(tab, "greeting")
+    ask_more(tab, "Greet me")
+    expect_state(tab, "done")
+    live = shown(tab)
+    tab.reload()
+    assert shown(tab) == live
+    form = answer(tab).locator(".interrupt")
+    expect(form).to_contain_text("What is your name?")
+
+    form.get_by_label("Your answer").fill("Ana & <b>Bo</b>")
+    form.get_by_label("Your answer").press("Enter")
+    expect(tab.locator(".turn")).to_have_count(2)
+    expect_state(tab, "done")
+
+    assert answer_of(tab) == "Hello, Ana & <b>Bo</b>."
+    expect(turn(tab, 0).get_by_text("This was answered.")).to_be_visible()
+
+
+def test_a_result_that_was_cut_says_so(tab: Page, graphs: Service) -> None:
+    tab.goto(graphs.url)
+    choose(tab, "forecast")
+    ask_more(tab, "What is the weather in Paris?")
+    expect_state(tab, "done")
+
+    for _look in ("live", "reloaded"):
+        tool = answer(tab).locator(".tool")
+        tool.locator("summary").click()
+        expect(tool.locator("[data-slot=result]")).to_contain_text("Paris: sun")
+        expect(tool.get_by_text("Only its beginning is kept.")).to_be_visible()
+        tab.reload()
+
+
+def test_what_a_graph_s_nodes_changed_is_folded(tab: Page, examples: Service) -> None:
+    asked = {"source": "agent", "thread": "states", "mode": "updates"}
+    question = "What is the weather in Paris?"
+    made = request(
+        examples.port, "POST", "/streams", asked | {"prompt": question, "on_disconnect": "continue"}
+    )
+    stream_id = made.json()["stream_id"]
+
+    tab.goto(f"{examples.url}/?thread=states")
+    expect_state(tab, "done")
+    live = shown(tab)
+    tab.reload()
+
+    assert shown(tab) == live
+    assert examples.snapshot(stream_id)["state"] == "completed"
+    update = answer(tab).locator("[data-part=state]").first
+    expect(update.locator("pre")).to_be_hidden()
+    update.locator("summary").click()
+    expect(update.locator("summary")).to_contain_text("updates")
+    expect(update.locator("pre")).to_contain_text("get_weather")
 
 
 def test_a_graph_is_answered_without_javascript(

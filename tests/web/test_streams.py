@@ -492,7 +492,6 @@ def test_how_a_run_ended_is_told_wherever_the_cursor_is(compose: Compose) -> Non
     assert rest["last_seq"] == whole["last_seq"]
 
 
-
 def test_a_poll_keeps_a_run_going(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "TICK_SECONDS", 0.01)
     service = compose(ScriptedSource(Gate()), settings={"disconnect_grace_seconds": 0.3})
