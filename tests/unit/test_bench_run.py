@@ -37,7 +37,9 @@ def test_fan_out_resume_and_memory_are_measured_as_plain_streams_are():
     ]
     assert rows[0].ok == 10
     assert rows[1].ok > 2
-    assert rows[2].kib_per_stream > 0
+    # Twenty streams are less than what the process gives back meanwhile: only that it was read can be said.
+    assert rows[2].kib_per_stream is not None
+    assert [each.kib_per_stream for each in rows[:2]] == [None, None]
 
 
 def bench(tmp_path, *arguments):
