@@ -29,7 +29,7 @@ def test_fan_out_resume_and_memory_are_measured_as_plain_streams_are():
     scenarios = [
         Scenario("readers", "", 10, 10, 20, 50, kind="fan-out"),
         Scenario("log", "", 2, 10, seconds=0.3, kind="resume", log_chunks=2000),
-        Scenario("open", "", 20, 20, 50, 100, memory=True, chunk_chars=500),
+        Scenario("open", "", 200, 200, 50, 100, memory=True, chunk_chars=500),
     ]
     rows = list(measure(targets({"RUNNABLES": "none"}, {})["native"], scenarios, 1))
     assert [(each.scenario, each.failed, each.faults) for each in rows] == [
@@ -37,8 +37,8 @@ def test_fan_out_resume_and_memory_are_measured_as_plain_streams_are():
     ]
     assert rows[0].ok == 10
     assert rows[1].ok > 2
-    # Twenty streams are less than what the process gives back meanwhile: only that it was read can be said.
-    assert rows[2].kib_per_stream is not None
+    # Of two hundred streams: fewer hold less than what the process gives back meanwhile.
+    assert rows[2].kib_per_stream > 0
     assert [each.kib_per_stream for each in rows[:2]] == [None, None]
 
 

@@ -69,17 +69,14 @@ window.tests.timed = async (tokens) => {
   const view = new MarkdownView(element, alone);
   let parse = 0;
   let slowest = 0;
-  const show = (token) => {
+  for (const [at, token] of tokens.entries()) {
     const began = performance.now();
     view.append(token);
     view.flush();
     const took = performance.now() - began;
     parse += took;
     slowest = Math.max(slowest, took);
-  };
-  for (let at = 0; at < tokens.length; at += 60) {
-    // Inside the timer's own call: what goes on after an await is not counted as a script's time.
-    await new Promise((resolve) => setTimeout(() => resolve(tokens.slice(at, at + 60).forEach(show))));
+    if (at % 60 === 0) await new Promise((resolve) => setTimeout(resolve));
   }
   view.finish();
   return { parse, slowest };
