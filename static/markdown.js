@@ -5,7 +5,7 @@
  */
 
 import { Code } from "./code.js";
-import { keepingTheEnd } from "./growing_text.js";
+import { keepingTheEnd } from "./keeping_end.js";
 import { createParser } from "./markdown_dialect.js";
 import { mend, withoutUndecided } from "./markdown_mend.js";
 import { patch, patchAfter } from "./patch.js";

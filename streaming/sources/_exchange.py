@@ -1,7 +1,7 @@
 """One request to an upstream and the stream that answers it, whatever dialect it is in.
 
-The SDK makes the request; the bytes of the answer are read here, in blocks,
-because its own readers end silently when an answer is cut off. What the bytes
+The request is the SDK's, or has a head that it wrote; the bytes of the answer are
+read here, in blocks, because the SDK's own readers end silently when an answer is cut off. What the bytes
 mean is the dialect's to say; when they are late, too many or too few, is said here.
 """
 
