@@ -61,6 +61,8 @@ class Order(msgspec.Struct, frozen=True):
     """The stream whose text is to be gone on with."""
     question: Question | None = None
     """Where it is a turn of a thread."""
+    owner: str = ""
+    """The id of the principal who asks, and whose the stream will be."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -139,7 +141,9 @@ class Streams:
             encode(Status("connecting", 0)),
         ]
         asked = msgspec.json.encode(order.asked)
-        new = NewStream(stream_id, self._producers.worker_id, asked, order.key, order.fingerprint)
+        new = NewStream(
+            stream_id, self._producers.worker_id, asked, order.key, order.fingerprint, order.owner
+        )
         with self._producers.room():
             with self._in_thread(order, prompt, stream_id) as placed:
                 found = self._log.create(new, first)
@@ -201,6 +205,10 @@ class Streams:
             return prompt
         before = [{"role": "assistant", "content": said.text}, {"role": "user", "content": CONTINUE}]
         return msgspec.structs.replace(prompt, messages=[*prompt.messages, *before])
+
+    def owner_of(self, stream_id: str) -> str:
+        """Return the id of the principal whose the stream is. Raises as `EventLog.head`."""
+        return self._log.head(stream_id).owner
 
     def find(self, key: str) -> str | None:
         """Return the id of the stream that was started under ``key``."""

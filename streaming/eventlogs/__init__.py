@@ -31,6 +31,8 @@ class NewStream(NamedTuple):
     """What makes creating it idempotent, unique over all streams kept."""
     fingerprint: str = ""
     """Tells another request that comes with the same key."""
+    owner: str = ""
+    """The id of the principal whose it is."""
 
 
 class Claim(NamedTuple):
@@ -50,6 +52,7 @@ class Head(NamedTuple):
     created: float
     """Seconds since 1970, for display and retention."""
     request: bytes
+    owner: str
 
     @property
     def ended(self) -> bool:

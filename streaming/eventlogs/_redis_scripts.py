@@ -7,7 +7,7 @@ there, a number or a table otherwise.
 Keys, all below ``sluice:`` so that an ACL can name them::
 
     store              hash: id, schema
-    {<stream>}:meta    hash: state gen seq worker cancel created ended key fp request bell token
+    {<stream>}:meta    hash: state gen seq worker cancel created ended key request owner bell token
     {<stream>}:log     stream: one entry for each batch, its id the seq of the last event
     {<stream>}:readers hash: worker -> until, in ms of the server's clock
     key:<key>          "<stream> <fingerprint>", what makes a create idempotent
@@ -130,7 +130,7 @@ return call('HMGET', 'sluice:store', 'id', 'schema')
 # nobody has, {'unsure'}: the server may be another one now, which lacks who had it.
 CREATE = _script(
     """
-local store, id, worker, bell, count, payloads, key, fingerprint, request, again = unpack(ARGV)
+local store, id, worker, bell, count, payloads, key, fingerprint, request, owner, again = unpack(ARGV)
 if call('HGET', 'sluice:store', 'id') ~= store then return {'replaced'} end
 if call('EXISTS', KEYS[1]) == 1 then return {'made', id} end  -- sent before, the answer was lost
 if call('ZSCORE', 'sluice:erased', id) then return {'erased'} end
@@ -145,7 +145,7 @@ if key ~= '' then
   call('SET', 'sluice:key:' .. key, id .. ' ' .. fingerprint, 'PX', KEY_MS)
 end
 call('HSET', KEYS[1], 'state', 'running', 'gen', '1', 'seq', count, 'worker', worker, 'cancel', '0',
-  'created', seconds(), 'key', key, 'request', request, 'bell', bell, 'token', '')
+  'created', seconds(), 'key', key, 'request', request, 'owner', owner, 'bell', bell, 'token', '')
 call('XADD', KEYS[2], count .. '-0', 'gen', '1', 'count', count, 'payloads', payloads)
 call('PEXPIRE', KEYS[1], SAFETY_MS)
 call('PEXPIRE', KEYS[2], SAFETY_MS)

@@ -17,7 +17,7 @@ from streaming.eventlogs import _ids, _storage
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE store (id TEXT NOT NULL, schema INTEGER NOT NULL);
 CREATE TABLE workers (
@@ -35,7 +35,8 @@ CREATE TABLE streams (
     ended REAL,
     key TEXT,
     fingerprint TEXT NOT NULL,
-    request BLOB NOT NULL
+    request BLOB NOT NULL,
+    owner TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX streams_key ON streams (key) WHERE key IS NOT NULL;
 CREATE INDEX streams_running ON streams (worker, cancel_requested) WHERE state = 'running';
@@ -48,6 +49,10 @@ CREATE TABLE batches (                       -- events that were appended togeth
 CREATE TABLE readers (stream TEXT, worker TEXT, until REAL, PRIMARY KEY (stream, worker)) WITHOUT ROWID;
 CREATE TABLE erased (stream TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 """
+UPGRADES = {
+    1: "ALTER TABLE streams ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+}
+"""What makes a file of that schema one of the next."""
 OPENING_BUSY_SECONDS = 5.0
 KEPT_WAL_BYTES = 4 * 1024 * 1024
 BALLAST_BYTES = 4 * 1024 * 1024
@@ -163,7 +168,13 @@ class StoreFile:
                 with db:
                     db.execute(SCHEMA)
                     db.execute("INSERT INTO store VALUES (?, ?)", (_ids.new_store_id(), SCHEMA_VERSION))
-            ((store_id, schema),) = db.execute("SELECT id, schema FROM store").fetchall()
+            found: list[Any] = db.execute("SELECT id, schema FROM store").fetchall()
+            ((store_id, schema),) = found
+            for older in range(schema, SCHEMA_VERSION):
+                with db:
+                    db.execute(UPGRADES[older])
+                    db.execute("UPDATE store SET schema = ?", (older + 1,))
+                schema = older + 1
             if schema != SCHEMA_VERSION:
                 raise SettingsError(
                     f"EVENTLOG_URL: {self._path} was made by another version of this service (schema"

@@ -81,6 +81,7 @@ class MemoryLog:
             stream.worker_id,
             stream.created,
             stream.new.request,
+            stream.new.owner,
         )
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:

@@ -92,7 +92,7 @@ class RedisLog:
         command = scripts.CREATE.command(
             (meta_key(stream.stream_id), log_key(stream.stream_id)),
             *(self.store_id, stream.stream_id, stream.worker_id, self._bell, len(payloads)),
-            *(b"\n".join(payloads), stream.key or "", stream.fingerprint, stream.request, 0),
+            *(b"\n".join(payloads), stream.key or "", stream.fingerprint, stream.request, stream.owner, 0),
         )
         again = (*command[:-1], 1)
         with self._abandoning(stream.stream_id):
@@ -191,15 +191,23 @@ class RedisLog:
     # Reading
 
     def head(self, stream_id: str) -> Head:
-        fields = ("state", "gen", "seq", "worker", "created", "request")
+        fields = ("state", "gen", "seq", "worker", "created", "request", "owner")
         command = ("HMGET", meta_key(stream_id), *fields)
         answer = self._pipe.ask(command)
         if self._settle():
             answer = self._pipe.ask(command)
-        state, gen, seq, worker, created, request = answer
+        state, gen, seq, worker, created, request, owner = answer
         if state is None:
             raise self._absent(stream_id)
-        return Head(state.decode(), int(gen), int(seq), worker.decode(), float(created), request)
+        return Head(
+            state.decode(),
+            int(gen),
+            int(seq),
+            worker.decode(),
+            float(created),
+            request,
+            (owner or b"").decode(),
+        )
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
         command = scripts.READ.command((meta_key(stream_id), log_key(stream_id)), after, limit, PAGE_BYTES)

@@ -99,8 +99,9 @@ class SQLiteLog:
             if self._file.full:
                 raise StoreFull("the disk of the event log is full", retry_after_seconds=60)
             db.execute(
-                "INSERT INTO streams (id, state, gen, last_seq, worker, created, key, fingerprint, request)"
-                " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO streams"
+                " (id, state, gen, last_seq, worker, created, key, fingerprint, request, owner)"
+                " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     stream.stream_id,
                     len(payloads),
@@ -109,6 +110,7 @@ class SQLiteLog:
                     stream.key,
                     stream.fingerprint,
                     stream.request,
+                    stream.owner,
                 ),
             )
             _insert_batch(db, db.last_insert_rowid(), 1, len(payloads), payloads)
@@ -232,7 +234,8 @@ class SQLiteLog:
 
     def head(self, stream_id: str) -> Head:
         for row in self._file.rows(
-            "SELECT state, gen, last_seq, worker, created, request FROM streams WHERE id = ?", (stream_id,)
+            "SELECT state, gen, last_seq, worker, created, request, owner FROM streams WHERE id = ?",
+            (stream_id,),
         ):
             return Head(*row)
         raise self._absent(stream_id)

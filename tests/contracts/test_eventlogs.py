@@ -53,7 +53,7 @@ def test_a_new_stream_runs_and_holds_its_first_events(log: EventLog) -> None:
 
     assert stream_id == stream.stream_id
     head = log.head(stream_id)
-    assert head._replace(created=0.0) == ("running", 1, 2, "worker", 0.0, b'{"prompt":"hi"}')
+    assert head._replace(created=0.0) == ("running", 1, 2, "worker", 0.0, b'{"prompt":"hi"}', "")
     assert before - 1 <= head.created <= time.time() + 1
     assert not head.ended
     assert log.read(stream_id, 0) == ([Record(1, 1, b"one"), Record(1, 2, b"two")], False, False)
@@ -78,6 +78,12 @@ def test_a_key_is_refused_for_another_request_and_makes_nothing(log: EventLog) -
     with pytest.raises(NotFound):
         log.head(other.stream_id)
     assert payloads_of(log, first.stream_id) == [b"first"]
+
+
+def test_a_stream_is_its_owner_s_on_every_worker(log: EventLog, peer: EventLog) -> None:
+    claim = created(log, owner="key_1")
+
+    assert log.head(claim.stream_id).owner == peer.head(claim.stream_id).owner == "key_1"
 
 
 def test_streams_without_a_key_are_all_different(log: EventLog) -> None:

@@ -309,6 +309,22 @@ def test_a_store_of_another_version_is_refused_by_name(open_file: OpenFile, path
         open_file()
 
 
+def test_a_store_of_the_version_before_is_brought_up_to_date(open_file: OpenFile, path: Path) -> None:
+    log = open_file()
+    claim = created(log)
+    log.close()
+    db = apsw.Connection(str(path))
+    db.execute("ALTER TABLE streams DROP COLUMN owner")
+    db.execute("UPDATE store SET schema = 1")
+    db.close()
+
+    log = open_file()
+
+    assert log.head(claim.stream_id).owner == ""
+    new = log.create(new_stream(log, owner="somebody"), [b"first"])
+    assert log.head(new).owner == "somebody"
+
+
 # The machine
 
 
