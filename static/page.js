@@ -169,7 +169,7 @@ conversation.addEventListener("submit", async (event) => {
 /** Answer the question a graph has for a person. */
 async function reply(turn, event) {
   const fields = event.target.elements;
-  const resume = event.submitter?.name === "resume" ? event.submitter.value : event.target.querySelector("input[name=resume]").value;
+  const resume = event.submitter?.name === "choice" ? event.submitter.value : fields.resume.value;
   if (!resume) return;
   const body = { source: fields.source.value, thread: fields.thread.value, input: { resume } };
   if (fields.follows.value) body.follows = fields.follows.value;
