@@ -140,7 +140,6 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--expires", type=_expiry, help="90d, 12h, a date such as 2027-06-30, or never")
     create.add_argument(
         "--shares",
-        default="",
         type=_key_id,
         metavar="ID",
         help="has the streams and threads of this other key",

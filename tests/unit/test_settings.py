@@ -13,7 +13,13 @@ from streaming.settings import Settings
 VARIABLES = [f.name.upper() for f in fields(Settings) if f.name != "catalogue"]
 NUMBERS = [f.name for f in fields(Settings) if f.type in (int, float)]
 WHOLE = [f.name for f in fields(Settings) if f.type is int]
-MAY_BE_ZERO = {"upstream_retries", "disconnect_grace_seconds", "demo_tokens_per_second", "drain_seconds"}
+MAY_BE_ZERO = {
+    "upstream_retries",
+    "disconnect_grace_seconds",
+    "demo_tokens_per_second",
+    "drain_seconds",
+    "proxy_hops",
+}
 
 
 def read(**environ: str) -> Settings:
