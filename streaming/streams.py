@@ -24,6 +24,7 @@ from streaming.events import (
     encode,
 )
 from streaming.histories import Room
+from streaming.observers import Observer, RunFacts
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
 from streaming.reader import Reader
@@ -89,6 +90,7 @@ class Streams:
         relay: Relay | None = None,
         registered: Mapping[str, Registered] = MappingProxyType({}),
         threads: ThreadStore | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._log = log
         self._load_source = load_source
@@ -108,6 +110,7 @@ class Streams:
                 settings.disconnect_grace_seconds,
                 settings.lease_seconds,
             ),
+            observer,
         )
         self.questions = Questions(relay, settings.max_streams)
         """What is asked besides runs."""
@@ -159,7 +162,7 @@ class Streams:
                 placed,
                 order.on_disconnect,
                 order.timeout_seconds,
-                order.request_id,
+                RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id),
             )
         logger.info(
             "stream started",

@@ -9,7 +9,18 @@ from msgspec import json
 
 from streaming import tokens
 from streaming.errors import Interrupted
-from streaming.events import Done, Error, Event, Metrics, MetricsTick, Reasoning, Token, ToolCall, Usage
+from streaming.events import (
+    Done,
+    Error,
+    Event,
+    Metrics,
+    MetricsTick,
+    Reasoning,
+    Status,
+    Token,
+    ToolCall,
+    Usage,
+)
 
 METRICS_SECONDS = 2.0
 SHORTEST_RATE_SECONDS = 0.1
@@ -30,6 +41,13 @@ class Tally:
         self._next_tick = 0.0
         self._text = hashlib.sha256()
         self.has_text = False
+        self.retries = 0
+        self.fallbacks = 0
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """Since the start, once there was one."""
+        return self._first_token_ms
 
     def start(self) -> None:
         """Begin to take the time; without it there are counts, but no metrics."""
@@ -51,6 +69,9 @@ class Tally:
                 self._count(_call(event), deltas=0)
             elif isinstance(event, Usage):
                 self.usage = event.usage
+            elif isinstance(event, Status):
+                self.retries += event.status == "retrying"
+                self.fallbacks += event.status == "fallback"
         if not counted or self._started is None:
             return None
         now = time.monotonic()
