@@ -75,6 +75,21 @@ class IdempotencyMismatch(StreamingError):
     status = 422
 
 
+class RateLimited(StreamingError):
+    """The caller has used up what it may in this while; the message says of what."""
+
+    type = "rate_limited"
+    status = 429
+    retryable = True
+
+
+class BudgetSpent(StreamingError):
+    """The caller has used up what it may in a day: asking again before the next one is of no use."""
+
+    type = "budget_spent"
+    status = 429
+
+
 # A stream that cannot be continued from here
 
 
