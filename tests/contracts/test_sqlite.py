@@ -11,7 +11,15 @@ import apsw
 import gevent
 import pytest
 
-from streaming.errors import Fenced, SettingsError, RateLimited, StoreFull, StoreUnavailable, StreamingError, StreamLost
+from streaming.errors import (
+    Fenced,
+    RateLimited,
+    SettingsError,
+    StoreFull,
+    StoreUnavailable,
+    StreamingError,
+    StreamLost,
+)
 from streaming.eventlogs import Claim, _group_commit, _storage, sqlite
 from streaming.eventlogs.sqlite import SQLiteLog
 from tests.doubles import all_records, eventually, new_stream
