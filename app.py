@@ -12,7 +12,7 @@ from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
-from streaming.web import _errors
+from streaming.web import _errors, _principals
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -45,7 +45,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
     threads = plugins.create("threads", scheme, log)
-    streams = Streams(log, load_source, settings, OpenAIRelay(settings), registered, threads)
+    streams = Streams(
+        log, load_source, settings, OpenAIRelay(settings), registered, threads, asking=_principals.asking
+    )
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -58,6 +58,31 @@ class InvalidRequest(StreamingError):
     status = 400
 
 
+class NotAuthenticated(StreamingError):
+    """Nobody who is known here asks: ``no_key``, ``invalid_key``, ``key_expired`` or ``key_revoked``."""
+
+    type = "not_authenticated"
+    status = 401
+
+
+class PermissionDenied(StreamingError):
+    """Who asks is known, and may not do that; the message names the scope that is missing."""
+
+    type = "permission_denied"
+    status = 403
+
+    def __init__(self, message: str, *, code: str = "forbidden", param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param)
+
+
+class RateLimited(StreamingError):
+    """This principal has used up what it may use for now."""
+
+    type = "rate_limited"
+    status = 429
+    retryable = True
+
+
 class BadCursor(StreamingError):
     type = "bad_cursor"
     status = 400
@@ -73,14 +98,6 @@ class IdempotencyMismatch(StreamingError):
 
     type = "idempotency_mismatch"
     status = 422
-
-
-class RateLimited(StreamingError):
-    """The caller has used up what it may in this while; the message says of what."""
-
-    type = "rate_limited"
-    status = 429
-    retryable = True
 
 
 class BudgetSpent(StreamingError):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import gevent
 import msgspec
@@ -15,7 +15,7 @@ from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
 from streaming.errors import InvalidRequest, NotFound, StreamExpired, StreamingError, StreamLost
-from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
+from streaming.eventlogs import NO_STREAM, Claim, EventLog, Head, NewStream, State, new_stream_id
 from streaming.events import (
     START,
     Cursor,
@@ -91,7 +91,10 @@ class Streams:
         registered: Mapping[str, Registered] = MappingProxyType({}),
         threads: ThreadStore | None = None,
         observer: Observer | None = None,
+        asking: Callable[[], str] = lambda: "",
     ) -> None:
+        """``asking`` returns the id of the principal who asks: what is another's does not exist for it."""
+        self._asking = asking
         self._log = log
         self._load_source = load_source
         self._settings = settings
@@ -117,13 +120,18 @@ class Streams:
         self.registered = registered
         """The runnables, by the name of their source."""
         room = Room(settings.max_prompt_chars, settings.max_body_bytes, settings.max_messages)
-        self.threads = Conversations(threads or MemoryThreads(), log, room, registered)
+        self._conversations = Conversations(threads or MemoryThreads(), log, room, registered)
         self._expiring = gevent.spawn(self._expire_old)
 
     @property
     def running(self) -> int:
         """How many streams this worker produces now."""
         return len(self._producers)
+
+    @property
+    def threads(self) -> Conversations:
+        """The conversations of who asks."""
+        return self._conversations.of(self._asking())
 
     def check_ready(self) -> None:
         """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
@@ -137,6 +145,8 @@ class Streams:
         `Overloaded`; for a stream to continue as `Reader`.
         """
         source = self._load_source(order.source)
+        order = msgspec.structs.replace(order, key=_own(order.key, order.owner))
+        threads = self._conversations.of(order.owner)
         prompt = self._continuing(order.prompt, order.continues) if order.continues else order.prompt
         stream_id = new_stream_id(self._log.store_id)
         first = [
@@ -152,14 +162,15 @@ class Streams:
                 found = self._log.create(new, first)
             if found != stream_id:
                 if order.question is not None:
-                    self.threads.drop(order.question.thread, stream_id)
-                    self.threads.join(order.question, prompt, found)
+                    threads.drop(order.question.thread, stream_id)
+                    threads.join(order.question, prompt, found)
                 return Started(found, replayed=True)
             self._producers.start(
                 Claim(stream_id, gen=1),
                 len(first),
                 source,
-                placed,
+                # What a runnable remembers of others is not to be had by naming their thread.
+                msgspec.structs.replace(placed, thread=_own(placed.thread, order.owner, "~")),
                 order.on_disconnect,
                 order.timeout_seconds,
                 RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id),
@@ -177,8 +188,9 @@ class Streams:
         if question is None or (order.key and self._log.find(order.key)):
             yield prompt
             return
+        threads = self._conversations.of(order.owner)
         try:
-            placed = self.threads.begin(question, prompt, stream_id, order.key)
+            placed = threads.begin(question, prompt, stream_id, order.key)
         except InvalidRequest as error:
             # It may be this very request that is in the way: it came twice, at the same time.
             if error.code != "thread_busy" or not order.key or not self._appears(order.key):
@@ -188,7 +200,7 @@ class Streams:
         try:
             yield placed
         except BaseException:
-            self.threads.drop(question.thread, stream_id)
+            threads.drop(question.thread, stream_id)
             raise
 
     def _appears(self, key: str) -> bool:
@@ -210,20 +222,31 @@ class Streams:
         return msgspec.structs.replace(prompt, messages=[*prompt.messages, *before])
 
     def owner_of(self, stream_id: str) -> str:
-        """Return the id of the principal whose the stream is. Raises as `EventLog.head`."""
+        """Return the id of the principal whose the stream is, whoever asks. Raises as `EventLog.head`."""
         return self._log.head(stream_id).owner
 
     def find(self, key: str) -> str | None:
-        """Return the id of the stream that was started under ``key``."""
-        return self._log.find(key)
+        """Return the id of the stream that who asks started under ``key``."""
+        return self._log.find(_own(key, self._asking()))
+
+    def _head(self, stream_id: str) -> Head:
+        """Return the head of a stream of who asks. Raises as `EventLog.head`, for another's `NotFound`.
+
+        Every verb that is given an id comes through here first.
+        """
+        head = self._log.head(stream_id)
+        if head.owner != self._asking():
+            raise NotFound(NO_STREAM)
+        return head
 
     def asked(self, stream_id: str) -> dict[str, Any]:
         """Return what was asked for, as the order said it. Raises as `EventLog.head`."""
-        asked: dict[str, Any] = msgspec.json.decode(self._log.head(stream_id).request)
+        asked: dict[str, Any] = msgspec.json.decode(self._head(stream_id).request)
         return asked
 
     def reader(self, stream_id: str, after: Cursor = START) -> Reader:
         """Return a place in the stream after ``after``. Raises as `Reader`."""
+        self._head(stream_id)
         return Reader(self._log, stream_id, after)
 
     @contextmanager
@@ -286,7 +309,7 @@ class Streams:
 
         Idempotent. The receipt says which state won.
         """
-        head = self._log.head(stream_id)
+        head = self._head(stream_id)
         if head.ended:
             return self._receipt(stream_id, "none")
         if self._producers.is_running(stream_id):
@@ -346,7 +369,7 @@ class Streams:
         """Close the log. To be called when nothing runs and nobody reads any more."""
         self._expiring.kill()
         self._producers.close()
-        self.threads.store.close()
+        self._conversations.store.close()
         self._log.close()
 
     @contextmanager
@@ -408,13 +431,13 @@ class Streams:
             gevent.sleep(pause_seconds)
             self._chore("old streams were not erased", self._expire_streams)
             old = time.time() - self._settings.thread_retention_seconds
-            self._chore("old threads were not deleted", self.threads.expire, old)
+            self._chore("old threads were not deleted", self._conversations.expire, old)
 
     def _expire_streams(self) -> None:
         """Keep the answers that belong to threads, then let the log forget."""
         kept = self._settings.retention_seconds
         try:
-            self.threads.settle_ended()
+            self._conversations.settle_ended()
         except StreamingError:
             kept *= 2  # not for ever: what is full may have to forget before it can keep
             raise
@@ -428,3 +451,16 @@ class Streams:
             chore(*arguments)
         except StreamingError:
             logger.warning("%s, to be tried again", failure, exc_info=True)
+
+
+@overload
+def _own(name: str, owner: str, mark: str = " ") -> str: ...
+@overload
+def _own(name: str | None, owner: str, mark: str = " ") -> str | None: ...
+def _own(name: str | None, owner: str, mark: str = " ") -> str | None:
+    """Return a name that an owner shares with nobody; ``mark`` is in no name that a client gives.
+
+    >>> _own("POST /streams k1", "key_4f2a9c01")
+    'key_4f2a9c01 POST /streams k1'
+    """
+    return f"{owner}{mark}{name}" if name and owner else name

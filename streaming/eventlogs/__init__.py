@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
 from streaming.errors import RateLimited
+from streaming.eventlogs._ids import NO_STREAM as NO_STREAM
 from streaming.eventlogs._ids import new_stream_id as new_stream_id
 from streaming.events import Record
 

@@ -12,7 +12,7 @@ from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order
-from streaming.web import _bodies, _errors
+from streaming.web import _bodies, _errors, _principals
 from streaming.web import _runnable_orders as orders
 
 JSON = dict[str, Any]
@@ -111,6 +111,7 @@ def _order(settings: Settings, runnable: Registered, given: Any, config: JSON, m
             "modes": list(modes),
         },
         request_id=_errors.request_id(),
+        owner=_principals.asking(),
     )
 
 

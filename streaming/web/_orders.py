@@ -13,7 +13,7 @@ from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order, Streams
-from streaming.web import _bodies, _errors, _thread_orders
+from streaming.web import _bodies, _errors, _principals, _thread_orders
 from streaming.web import _runnable_orders as orders
 
 RANGES = {
@@ -158,6 +158,7 @@ def _order(create: Create, key: str | None, settings: Settings, streams: Streams
         key=key,
         fingerprint=hashlib.sha256(canonical).hexdigest(),
         request_id=_errors.request_id(),
+        owner=_principals.asking(),
         continues=create.continues or "",
         question=question,
     )

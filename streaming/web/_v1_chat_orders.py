@@ -13,7 +13,7 @@ from streaming.formats import Wants
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order
-from streaming.web import _bodies, _errors, _v1
+from streaming.web import _bodies, _errors, _principals, _v1
 
 ROUTE = "POST /v1/chat/completions"
 OURS = frozenset({"model", "messages", "stream"})
@@ -90,6 +90,7 @@ def read(request: Request, settings: Settings, runnables: Container[str] = ()) -
         key=f"{ROUTE} {key}" if key else None,
         fingerprint=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest(),
         request_id=_errors.request_id(),
+        owner=_principals.asking(),
     )
     usage = asked.stream_options is not None and asked.stream_options.include_usage is True
     return ChatOrder(order, asked.stream is True, Wants(usage=usage, request=about))
