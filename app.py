@@ -7,6 +7,7 @@ from flask import Flask
 
 from streaming import plugins
 from streaming.errors import InvalidRequest, SettingsError
+from streaming.limiter import Limiter
 from streaming.runnables._registry import load_registered
 from streaming.settings import Settings
 from streaming.sources import Source
@@ -45,13 +46,23 @@ def create_app(settings: Settings | None = None) -> Flask:
     log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
     threads = plugins.create("threads", scheme, log)
+    counters, accounts = (plugins.create(family, scheme, log) for family in ("limits", "accounts"))
+    limiter = Limiter(settings, counters, accounts, _principals.current)
     streams = Streams(
-        log, load_source, settings, OpenAIRelay(settings), registered, threads, asking=_principals.asking
+        log,
+        load_source,
+        settings,
+        OpenAIRelay(settings),
+        registered,
+        threads,
+        limiter=limiter,
+        asking=_principals.asking,
     )
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
+    app.extensions["accounts"] = accounts
     _errors.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))

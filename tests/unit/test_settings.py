@@ -67,6 +67,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "model": "m-2",
         "models": ("m-1", "m-2"),
         "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
+        "prices": ("m-1=0.25/2", "m-2=1/8"),
     }
     for f in fields(Settings):
         if f.name in ("upstreams", "catalogue"):
