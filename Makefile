@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 .PHONY: run test test-fast chaos bench lint lock clean
 
+# Without AUTH, for this machine alone.
 run: .venv/installed
-	@exec $(BIN)/gunicorn wsgi:app
+	@[ -n "$$AUTH$$API_KEYS$$BIND_HOST" ] || export BIND_HOST=127.0.0.1; exec $(BIN)/gunicorn wsgi:app
 
 test: .venv/installed-dev browser node-clients
 	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web

@@ -4,16 +4,18 @@ import functools
 import os
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from streaming import plugins
 from streaming.errors import InvalidRequest, SettingsError
+from streaming.keyring import Keyring, read_entries
 from streaming.limiter import Limiter
 from streaming.runnables._registry import load_registered
 from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
-from streaming.web import _errors, _principals
+from streaming.web import _access, _cors, _errors, _principals
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -28,6 +30,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
         raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")
     registered = load_registered(settings)
+    fixed_keys = read_entries(settings.api_keys)
 
     @functools.cache
     def load_source(name: str) -> Source:
@@ -58,12 +61,19 @@ def create_app(settings: Settings | None = None) -> Flask:
         limiter=limiter,
         asking=_principals.asking,
     )
+    keys = plugins.create("keys", scheme, log)
     app = Flask(__name__)
+    if settings.proxy_hops:
+        # Not the host: few proxies set it, and what they do not set is what a client sent.
+        hops = settings.proxy_hops
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
     app.extensions["accounts"] = accounts
     _errors.register(app)
+    _cors.register(app, settings)
+    _access.register(app, settings, Keyring(keys, fixed_keys))
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))
     return app

@@ -19,6 +19,8 @@ def error_object(info: ErrorInfo) -> dict[str, Any]:
         kind, code = "insufficient_quota", "insufficient_quota"
     elif status == 429:
         kind, code = "rate_limit_error", "rate_limit_exceeded"
+    elif info.type == "not_authenticated":
+        kind, code = "invalid_request_error", "invalid_api_key"
     elif status < 500:
         kind, code = "invalid_request_error", info.code
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args, get_origin
 from urllib.parse import urlsplit
 
+from streaming._access_settings import check_access
 from streaming.errors import SettingsError
 from streaming.registrations import EXAMPLES, Registration, read_registrations
 from streaming.upstreams import (
@@ -60,6 +61,24 @@ class Settings:
     """Where graphs keep their threads."""
     sessions_path: str = "agent_sessions.db"
     """The SQLite file where agents of OpenAI's SDK keep their threads."""
+
+    # Access
+    auth: Literal["auto", "open", "keys", "proxy"] = "auto"
+    """Who is let in: who has a key (``keys``), whom a proxy names (``proxy``), everybody (``open``).
+    ``auto``: ``keys`` with ``API_KEYS``, else ``open``, and then on this machine alone."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Keys beside those of the store: entries of ``python -m streaming keys create --as-setting``,
+    which hold a hash of the key and not the key."""
+    auth_proxy_header: str = "X-Forwarded-User"
+    """With ``AUTH=proxy``: the header in which the proxy names who asks."""
+    auth_proxy_addresses: tuple[str, ...] = ()
+    """With ``AUTH=proxy``: whose header is believed: addresses and networks, ``unix`` for a unix socket."""
+    proxy_hops: int = 0
+    """How many proxies in front write ``X-Forwarded-For`` and ``X-Forwarded-Proto``; 0: nobody's count."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may use the API, such as ``https://app.example.com``. Their pages send a key."""
+    bind_host: str = "0.0.0.0"
+    """The address gunicorn listens on, unless its command line says otherwise with ``-b``."""
 
     # Streams
     eventlog_url: str = field(default="sqlite:///streams.db", repr=False)
@@ -157,6 +176,10 @@ class Settings:
                 zero_is_fine = f.name in _ZERO_IS_FINE
                 if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
                     raise SettingsError(f"{f.name.upper()}: {value} is not a number above 0")
+        check_access(self)
+        object.__setattr__(self, "_auth_is_chosen", self.auth != "auto" or bool(self.api_keys))
+        if self.auth == "auto":
+            object.__setattr__(self, "auth", "keys" if self.api_keys else "open")
         if self.openai_base_url:
             check_base_url("OPENAI_BASE_URL", self.openai_base_url, "OPENAI_API_KEY")
         if self.upstream_proxy:
@@ -181,6 +204,11 @@ class Settings:
             raise SettingsError("PRICES: leave it out, the file in UPSTREAMS has price_in and price_out")
         found = {model.name: model.price for model in self.catalogue if model.price is not None}
         return found | dict(read_prices("PRICES", self.prices))
+
+    @property
+    def auth_is_chosen(self) -> bool:
+        """Whether somebody said who is to be let in; where not, that is who is on this machine."""
+        return bool(self.__dict__["_auth_is_chosen"])
 
     @property
     def registrations(self) -> tuple[Registration, ...]:
@@ -275,7 +303,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
 
 
 _ZERO_IS_FINE = frozenset(
-    """upstream_retries drain_seconds disconnect_grace_seconds demo_tokens_per_second
+    """proxy_hops upstream_retries drain_seconds disconnect_grace_seconds demo_tokens_per_second
     max_output_tokens max_images running_per_principal creates_per_minute readers_per_stream
     readers_per_principal polls_per_second tokens_per_day bytes_per_day cost_per_day
     visitor_running visitor_creates_per_minute visitor_readers visitor_tokens_per_day

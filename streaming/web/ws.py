@@ -23,7 +23,7 @@ from streaming.errors import InvalidRequest, StreamingError
 from streaming.reader import Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.web import _bodies, _errors, _orders, _principals
+from streaming.web import _access, _bodies, _errors, _orders, _principals
 from streaming.web._responses import Wishes
 from streaming.web._websocket_wire import Wire
 from streaming.websocket import Following, Session, dropped_frame
@@ -34,6 +34,8 @@ CLOSE_SECONDS = 3.0
 """How long a client may take to answer that it has heard of the end."""
 LEAVE_SECONDS = 1.0
 """Over which the idle clients of a worker that stops are sent away: they come back all together."""
+CHECK_SECONDS = 15.0
+"""How often it is looked whether who opened a connection is still known, besides at each command."""
 PARAMETERS = frozenset({"metrics", "buffer_tokens", "buffer_ms"})
 # What sending raises once the client has gone.
 GONE = (ConnectionClosed, LocalProtocolError, OSError)
@@ -105,8 +107,10 @@ class Connection:
         try:
             with self._streams.hosting(self._leave):
                 while self._closed_with is None:
-                    message = self._ws.receive(self._idle_seconds_left())
+                    message = self._ws.receive(min(self._idle_seconds_left(), CHECK_SECONDS))
                     self._wire.took()
+                    if not self._is_still_admitted():
+                        break
                     if message is None:
                         self._close_if_idle()
                     elif isinstance(message, str):
@@ -129,6 +133,15 @@ class Connection:
                     "seconds": round(time.monotonic() - began, 3),
                 },
             )
+
+    def _is_still_admitted(self) -> bool:
+        """Say whether who opened this is still known; else say goodbye."""
+        try:
+            _access.check_again()
+        except StreamingError as error:
+            self._close(CloseReason.POLICY_VIOLATION, error.code)
+            return False
+        return True
 
     def _answer(self, message: str) -> None:
         g.pop("request_id", None)  # each command is a request of its own

@@ -24,6 +24,7 @@ MAY_BE_ZERO = {
     "demo_tokens_per_second",
     "drain_seconds",
     *NO_LIMIT,
+    "proxy_hops",
 }
 
 
@@ -64,6 +65,12 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "sqlite_synchronous": "FULL",
         "chatkit_on_disconnect": "continue",
         "log_level": "DEBUG",
+        "auth": "proxy",
+        "api_keys": ("4f2a9c01.abc", "4f2a9c02.abc"),
+        "auth_proxy_header": "X-Remote-User",
+        "auth_proxy_addresses": ("10.0.0.1", "10.1.0.0/16", "unix"),
+        "cors_origins": ("https://app.example.com", "http://localhost:3000"),
+        "bind_host": "127.0.0.1",
         "model": "m-2",
         "models": ("m-1", "m-2"),
         "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
