@@ -9,6 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from streaming import plugins
 from streaming.errors import InvalidRequest, SettingsError
 from streaming.keyring import Keyring, read_entries
+from streaming.limiter import Limiter
 from streaming.runnables._registry import load_registered
 from streaming.settings import Settings
 from streaming.sources import Source
@@ -48,8 +49,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
     threads = plugins.create("threads", scheme, log)
+    counters, accounts = (plugins.create(family, scheme, log) for family in ("limits", "accounts"))
+    limiter = Limiter(settings, counters, accounts, _principals.current)
     streams = Streams(
-        log, load_source, settings, OpenAIRelay(settings), registered, threads, _principals.asking
+        log,
+        load_source,
+        settings,
+        OpenAIRelay(settings),
+        registered,
+        threads,
+        limiter=limiter,
+        asking=_principals.asking,
     )
     keys = plugins.create("keys", scheme, log)
     app = Flask(__name__)
@@ -60,6 +70,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
+    app.extensions["accounts"] = accounts
     _errors.register(app)
     _cors.register(app, settings)
     _access.register(app, settings, Keyring(keys, fixed_keys))

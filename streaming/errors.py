@@ -100,6 +100,13 @@ class IdempotencyMismatch(StreamingError):
     status = 422
 
 
+class BudgetSpent(StreamingError):
+    """The caller has used up what it may in a day: asking again before the next one is of no use."""
+
+    type = "budget_spent"
+    status = 429
+
+
 # A stream that cannot be continued from here
 
 

@@ -12,10 +12,11 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import gevent
 import msgspec
@@ -30,6 +31,8 @@ from streaming.errors import (
     LimitExceeded,
     NotFound,
     Overloaded,
+    StoreFull,
+    StoreUnavailable,
     StreamExpired,
     StreamingError,
     StreamLost,
@@ -40,18 +43,22 @@ from streaming.events import (
     Error,
     Event,
     MetricsTick,
+    Start,
     decode,
     encode,
 )
+from streaming.observers import Nobody, Observer, RunEnd, RunFacts
 from streaming.sources import Prompt, Source
+from streaming.spending import spent_by
 from streaming.tally import Tally
+from streaming.upstreams import Price
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 LOST_TICKS = 4
 SWEEP_SECONDS = 2.0
-COUNTED = ("token", "reasoning", "usage")
+COUNTED = ("token", "reasoning", "usage", "status")
 STOP_SECONDS = 2.0
 """What a run has for its last event when it is stopped."""
 
@@ -83,11 +90,13 @@ class Run:
     scope: scope.Scope
     on_disconnect: OnDisconnect
     tally: Tally
-    request_id: str | None = None
+    facts: RunFacts
     asked: Sequence[Any] = ()
     """The messages, or the items of a response's input."""
     ended: Flag = field(default_factory=Flag)
     bytes: int = 0
+    began: bool = False
+    """Its first token is in the log."""
     fenced: bool = False
     """Its end could not be written, because somebody else has written one."""
     tick: MetricsTick | None = None
@@ -96,18 +105,38 @@ class Run:
     had_reader: bool = False
 
 
+class Unended(NamedTuple):
+    """A stream whose end is to be written as soon as the store takes it."""
+
+    claim: Claim
+    last: Done | Error
+    facts: RunFacts | None = None
+    """Of a run of this worker; another's are found in the log."""
+
+
 class Producers:
     """Own every producer greenlet of this worker, and its lease."""
 
-    def __init__(self, log: EventLog, audience: Audience, limits: Limits) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        audience: Audience,
+        limits: Limits,
+        observer: Observer | None = None,
+        prices: Mapping[str, Price] = MappingProxyType({}),
+    ) -> None:
         self.worker_id = secrets.token_hex(8)
+        self._observer = observer or Nobody()
         self._log = log
         self._audience = audience
         self._limits = limits
+        self._prices = prices
         self._pool = Pool()
         self._reserved = 0
         self._running: dict[str, Run] = {}
-        self._unended: dict[str, tuple[Claim, Done | Error]] = {}
+        self._unended: dict[str, Unended] = {}
+        self._untold: set[RunFacts] = set()
+        """Runs of this worker of whose end the observer was not told yet."""
         self._accepting = True
         log.renew(self.worker_id, limits.lease_seconds)
         self.sweep()
@@ -145,9 +174,10 @@ class Producers:
         prompt: Prompt,
         on_disconnect: OnDisconnect = "grace",
         seconds: float | None = None,
-        request_id: str | None = None,
+        facts: RunFacts | None = None,
     ) -> None:
         """Produce from here on; the log holds the stream's first ``seq`` events."""
+        facts = facts or RunFacts(claim.stream_id, model=prompt.model)
         seconds = min(seconds or self._limits.seconds, self._limits.seconds)
         late = LimitExceeded(f"the run took longer than {seconds:g} seconds", code="duration")
         run = Run(
@@ -156,11 +186,13 @@ class Producers:
             scope.Scope(time.monotonic() + seconds, late),
             on_disconnect,
             Tally(prompt.model),
-            request_id,
+            facts,
             _shown_to_model(prompt),
         )
         run.tally.start()
         self._running[claim.stream_id] = run
+        self._untold.add(facts)
+        self._observer.started(facts)
         self._pool.start(
             self._pool.greenlet_class(contextvars.copy_context().run, self._produce, run, source, prompt)
         )
@@ -188,12 +220,13 @@ class Producers:
         claim = self._log.take_over(stream_id, self.worker_id, force)
         if claim is None:
             return False
-        return self._end_as_logged(claim, Done("cancelled") if error is None else Error(error.info()))
+        last = Done("cancelled") if error is None else Error(error.info())
+        return self._end_as_logged(Unended(claim, last)) is not None
 
     def sweep(self) -> None:
         """End the streams of workers that are gone, and those whose end could not be written before."""
-        for claim, last in list(self._unended.values()):
-            self._end_as_logged(claim, last)
+        for unended in list(self._unended.values()):
+            self._end_as_logged(unended)
         for stream_id, why in self._log.orphans():
             gone = Interrupted("the worker that produced this answer is gone", code=why)
             if _try(self.take_over, stream_id, gone):
@@ -234,6 +267,8 @@ class Producers:
                 )
                 self._end(run, last)
         except StreamingError as error:
+            if isinstance(error, StoreUnavailable | StoreFull):
+                self._observer.store_failed(error.code)
             if last is None:
                 last = self._failed(run, error)
                 self._end(run, last)
@@ -246,7 +281,16 @@ class Producers:
             self._running.pop(run.claim.stream_id, None)
             self._audience.forget(run.claim.stream_id)
             run.ended.set()
-            _log_end(run, last)
+            if run.claim.stream_id not in self._unended:
+                self._tell_end(run, last)
+
+    def _tell_end(self, run: Run, last: Done | Error | None) -> None:
+        if not run.facts.taken_over and run.facts not in self._untold:
+            return
+        self._untold.discard(run.facts)
+        end = _end_of(run, last)
+        _log_end(run, end)
+        self._observer.ended(run.facts, end)
 
     def _write(self, run: Run, batch: Sequence[Event]) -> Done | Error | None:
         """Append one batch; return the terminal event if it is in it."""
@@ -256,10 +300,15 @@ class Producers:
         if run.tick is not None:
             payloads.append(encode(run.tick))
         if payloads:
-            self._check_size(run, payloads)
+            size_bytes = self._check_size(run, payloads)
+            asked_at = time.monotonic()
             cancelled = self._log.append(run.claim, run.seq + 1, payloads)
             run.seq += len(payloads)
             run.tick = run.tally.add(events)  # only now: the tally tells what is in the log
+            self._observer.event(run.facts, len(payloads), size_bytes, time.monotonic() - asked_at)
+            if not run.began and run.tally.first_token_ms is not None:
+                run.began = True
+                self._observer.first_token(run.facts, run.tally.first_token_ms / 1000)
             if cancelled and not isinstance(last, Done):
                 run.scope.stop(None)
         if isinstance(last, Done):
@@ -267,15 +316,17 @@ class Producers:
             return last
         return None
 
-    def _check_size(self, run: Run, payloads: Sequence[bytes]) -> None:
-        run.bytes += sum(map(len, payloads))
+    def _check_size(self, run: Run, payloads: Sequence[bytes]) -> int:
+        size_bytes = sum(map(len, payloads))
+        run.bytes += size_bytes
         if run.seq + len(payloads) > self._limits.events:
             raise LimitExceeded(f"the answer has more than {self._limits.events} events", code="events")
         if run.bytes > self._limits.bytes:
             raise LimitExceeded(f"the answer has more than {self._limits.bytes} bytes", code="bytes")
+        return size_bytes
 
     def _failed(self, run: Run, error: StreamingError) -> Error:
-        info = error.info(partial=run.tally.has_text, request_id=run.request_id)
+        info = error.info(partial=run.tally.has_text, request_id=run.facts.request_id)
         status = error.status if error.status != type(error).status else 0
         return Error(info, status, error.retry_after_seconds, run.tally.usage)
 
@@ -285,36 +336,44 @@ class Producers:
             self._append_end(run, last)
         except Fenced:
             # Or an append of ours was written, and not answered.
-            run.fenced = not self._is_mine(run.claim) or not self._end_as_logged(run.claim, last)
+            mine = self._is_mine(run.claim)
+            if mine:
+                self._end_as_logged(Unended(run.claim, last, run.facts))
+            run.fenced = not mine
         except StreamingError as error:
-            logger.warning(
-                "a stream's end was not written",
-                extra={"stream_id": run.claim.stream_id, "why": error.code},
-            )
-            self._unended[run.claim.stream_id] = run.claim, last
+            self._note_unended(Unended(run.claim, last, run.facts), error)
 
-    def _end_as_logged(self, claim: Claim, last: Done | Error) -> bool:
-        """End a stream of which only the log knows how far it got; return whether it was ended here.
+    def _end_as_logged(self, unended: Unended) -> Run | None:
+        """End a stream of which only the log knows how far it got; return the run if it was ended here.
 
         If that cannot be done now, the sweeper tries again.
         """
-        self._unended[claim.stream_id] = claim, last
+        claim, last, facts = unended
+        self._unended[claim.stream_id] = unended
         try:
-            tally, seq = self._recount(claim.stream_id)
+            run = self._as_logged(claim, facts)
             if isinstance(last, Error):
-                error = msgspec.structs.replace(last.error, partial=tally.has_text)
+                error = msgspec.structs.replace(last.error, partial=run.tally.has_text)
                 last = msgspec.structs.replace(last, error=error)
-            self._append_end(Run(claim, seq, scope.Scope(), "continue", tally), last)
+            self._append_end(run, last)
         except (Fenced, NotFound, StreamExpired, StreamLost):
             self._unended.pop(claim.stream_id, None)
-            return False
-        except StreamingError as error:
-            logger.warning(
-                "a stream's end was not written", extra={"stream_id": claim.stream_id, "why": error.code}
-            )
-            return False
+            if facts is not None:
+                lost = Run(claim, 0, scope.Scope(), "continue", Tally(), facts, fenced=True)
+                self._tell_end(lost, None)
+            return None
+        except StreamingError as failure:
+            self._note_unended(unended, failure)
+            return None
         self._unended.pop(claim.stream_id, None)
-        return True
+        self._tell_end(run, last)
+        return run
+
+    def _note_unended(self, unended: Unended, failure: StreamingError) -> None:
+        stream_id = unended.claim.stream_id
+        logger.warning("a stream's end was not written", extra={"stream_id": stream_id, "why": failure.code})
+        self._observer.store_failed(failure.code)
+        self._unended[stream_id] = unended
 
     def _append_end(self, run: Run, last: Done | Error) -> None:
         seq = run.seq + 1
@@ -325,7 +384,11 @@ class Producers:
             last_seq=seq,
             text_sha256=run.tally.text_sha256(),
         )
-        self._log.append(run.claim, seq, [encode(said)], end=_state(last))
+        began = run.facts.began
+        spent = spent_by(
+            said, run.tally, self._prices, run.facts.model, run.asked, run.bytes, time.monotonic() - began
+        )
+        self._log.append(run.claim, seq, [encode(said)], _state(last), spent)
         run.seq = seq
 
     def _is_mine(self, claim: Claim) -> bool:
@@ -335,12 +398,25 @@ class Producers:
             return False
         return not head.ended and head.gen == claim.gen
 
-    def _recount(self, stream_id: str) -> tuple[Tally, int]:
-        tally, seq = Tally(), 0
-        while records := self._log.read(stream_id, seq).records:
+    def _as_logged(self, claim: Claim, facts: RunFacts | None) -> Run:
+        """Return the run as far as it is in the log; ``facts`` where it was this worker's."""
+        tally, seq, size_bytes = Tally(), 0, 0
+        begun: Event | None = None
+        while records := self._log.read(claim.stream_id, seq).records:
+            if records[0].is_a("start"):
+                begun = decode(records[0].payload)
             tally.add([decode(record.payload) for record in records if record.is_a(*COUNTED)])
+            size_bytes += sum(len(record.payload) for record in records)
             seq = records[-1].seq
-        return tally, seq
+        asked: Sequence[Any] = ()
+        if facts is None:
+            head = self._log.head(claim.stream_id)
+            facts = RunFacts(claim.stream_id, head.owner, taken_over=True)
+            asked = _shown_of(head.request)
+            if isinstance(begun, Start):
+                facts.source, facts.model = begun.source, begun.model
+                facts.began = time.monotonic() - max(0.0, time.time() - begun.created)
+        return Run(claim, seq, scope.Scope(), "continue", tally, facts, asked, bytes=size_bytes)
 
     # Chores
 
@@ -414,25 +490,41 @@ def _shown_to_model(prompt: Prompt) -> list[Any]:
     return [each for name in ("input", "tools") if isinstance(part := asked.get(name), list) for each in part]
 
 
+def _shown_of(request: bytes) -> list[Any]:
+    """Return what the log still knows of the messages of a run: the last one, as it is shown."""
+    try:
+        return [{"content": msgspec.json.decode(request)["prompt"]}]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return []
+
+
 def _state(last: Done | Error) -> State:
     if isinstance(last, Done):
         return "cancelled" if last.finish_reason == "cancelled" else "completed"
     return "interrupted" if last.error.type == Interrupted.type else "failed"
 
 
-def _log_end(run: Run, last: Done | Error | None) -> None:
+def _end_of(run: Run, last: Done | Error | None) -> RunEnd:
+    seconds = time.monotonic() - run.facts.began
     if last is None or run.fenced:
-        outcome = "fenced"
+        return RunEnd("fenced", run.tally, "fenced", "fenced", "fenced", run.seq, run.bytes, seconds)
+    kind, code, reason = "", "", ""
+    if isinstance(last, Error):
+        kind, code = last.error.type, last.error.code
     else:
-        outcome = last.finish_reason if isinstance(last, Done) else f"{last.error.type}/{last.error.code}"
+        reason = last.finish_reason
+    return RunEnd(_state(last), run.tally, kind, code, reason, run.seq, run.bytes, seconds)
+
+
+def _log_end(run: Run, end: RunEnd) -> None:
     logger.info(
         "stream ended",
         extra={
             "stream_id": run.claim.stream_id,
-            "request_id": run.request_id,
-            "outcome": outcome,
-            "records": run.seq,
-            "seconds": metrics.elapsed_seconds if (metrics := run.tally.metrics(None)) else None,
+            "request_id": run.facts.request_id,
+            "outcome": end.finish_reason or f"{end.error_type}/{end.error_code}",
+            "records": end.events,
+            "seconds": round(end.seconds, 3),
         },
     )
 

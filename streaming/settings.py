@@ -16,11 +16,13 @@ from streaming.errors import SettingsError
 from streaming.registrations import EXAMPLES, Registration, read_registrations
 from streaming.upstreams import (
     ModelSettings,
+    Price,
     UpstreamSettings,
     check_base_url,
     check_key,
     check_url,
     read_catalogue,
+    read_prices,
 )
 
 
@@ -106,6 +108,48 @@ class Settings:
     max_prompt_chars: int = 200_000
     max_messages: int = 1000
 
+    # Limits
+    max_output_tokens: int = 0
+    """The most a request may ask an answer to have: more is lowered to it, and without a number it is
+    set. 0: no limit."""
+    max_images: int = 50
+    """In the messages of one request."""
+    max_readers: int = 8000
+    """Following streams in one worker, which takes a quarter more connections: those are for all else."""
+    running_per_principal: int = 10
+    """Streams of one key, user or visitor at the same time. For what is per principal: 0 is no limit,
+    a key may have limits of its own, and the open mode has none."""
+    creates_per_minute: int = 30
+    readers_per_stream: int = 20
+    readers_per_principal: int = 100
+    polls_per_second: int = 10
+    """In each worker."""
+    tokens_per_day: int = 0
+    """Of questions and answers, UTC. Once used up new runs are refused; those that run are finished."""
+    bytes_per_day: int = 0
+    cost_per_day: float = 0.0
+    """In the unit of the prices."""
+    visitor_running: int = 2
+    """Of one visitor of a public page, as all that begins so."""
+    visitor_creates_per_minute: int = 6
+    visitor_readers: int = 10
+    visitor_tokens_per_day: int = 50_000
+    visitor_max_output_tokens: int = 4000
+    visitor_max_images: int = 4
+    visitors_creates_per_minute: int = 60
+    """Of all visitors together, because who deletes a cookie is another one. 0: no limit."""
+    visitors_tokens_per_day: int = 2_000_000
+    visitors_cost_per_day: float = 0.0
+    total_creates_per_minute: int = 0
+    """Of everybody together, on all workers and machines; 0: no limit."""
+    total_tokens_per_day: int = 0
+    total_bytes_per_day: int = 0
+    total_cost_per_day: float = 0.0
+    prices: tuple[str, ...] = ()
+    """What a million tokens cost, in and out: ``gpt-5-mini=0.25/2``. A catalogue has its own."""
+    usage_retention_days: int = 400
+    """How long it is kept who used what."""
+
     # ChatKit
     chatkit_source: str = "chat"
     """What answers in a thread, where the page does not say it: ``chat`` or the name of a runnable."""
@@ -129,13 +173,7 @@ class Settings:
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                zero_is_fine = f.name in {
-                    "proxy_hops",
-                    "upstream_retries",
-                    "drain_seconds",
-                    "disconnect_grace_seconds",
-                    "demo_tokens_per_second",
-                }
+                zero_is_fine = f.name in _ZERO_IS_FINE
                 if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
                     raise SettingsError(f"{f.name.upper()}: {value} is not a number above 0")
         check_access(self)
@@ -147,7 +185,7 @@ class Settings:
         if self.upstream_proxy:
             check_url("UPSTREAM_PROXY", self.upstream_proxy)
         check_key("OPENAI_API_KEY", self.openai_api_key)
-        _ = self.registrations
+        _ = self.registrations, self.price_of
         if self.port > 65535:
             raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
         if self.catalogue:
@@ -158,6 +196,14 @@ class Settings:
         if self.models and self.model and self.model not in self.models:
             known = f"the models of {self.upstreams}" if self.catalogue else "MODELS"
             raise SettingsError(f"MODEL: {self.model!r} is not one of {known}")
+
+    @property
+    def price_of(self) -> dict[str, Price]:
+        """The prices, by model. Raises `SettingsError`."""
+        if self.catalogue and self.prices:
+            raise SettingsError("PRICES: leave it out, the file in UPSTREAMS has price_in and price_out")
+        found = {model.name: model.price for model in self.catalogue if model.price is not None}
+        return found | dict(read_prices("PRICES", self.prices))
 
     @property
     def auth_is_chosen(self) -> bool:
@@ -255,6 +301,16 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text
 
+
+_ZERO_IS_FINE = frozenset(
+    """proxy_hops upstream_retries drain_seconds disconnect_grace_seconds demo_tokens_per_second
+    max_output_tokens max_images running_per_principal creates_per_minute readers_per_stream
+    readers_per_principal polls_per_second tokens_per_day bytes_per_day cost_per_day
+    visitor_running visitor_creates_per_minute visitor_readers visitor_tokens_per_day
+    visitor_max_output_tokens visitor_max_images visitors_creates_per_minute visitors_tokens_per_day
+    visitors_cost_per_day total_creates_per_minute total_tokens_per_day total_bytes_per_day
+    total_cost_per_day""".split()
+)
 
 _BOOLEANS = {
     "1": True,

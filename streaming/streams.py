@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
@@ -14,7 +14,14 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
-from streaming.errors import InvalidRequest, NotFound, StreamExpired, StreamingError, StreamLost
+from streaming.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    StreamExpired,
+    StreamingError,
+    StreamLost,
+)
 from streaming.eventlogs import NO_STREAM, Claim, EventLog, Head, NewStream, State, new_stream_id
 from streaming.events import (
     START,
@@ -24,6 +31,8 @@ from streaming.events import (
     encode,
 )
 from streaming.histories import Room
+from streaming.limiter import Limiter, Rate
+from streaming.observers import Observer, RunFacts
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
 from streaming.reader import Reader
@@ -89,9 +98,16 @@ class Streams:
         relay: Relay | None = None,
         registered: Mapping[str, Registered] = MappingProxyType({}),
         threads: ThreadStore | None = None,
+        observer: Observer | None = None,
+        limiter: Limiter | None = None,
         asking: Callable[[], str] = lambda: "",
     ) -> None:
-        """``asking`` returns the id of the principal who asks: what is another's does not exist for it."""
+        """``asking`` returns the id of the principal who asks: what is another's does not exist for it.
+
+        Without a ``limiter`` nobody is held to anything but what goes for every worker.
+        """
+        self._limiter = limiter
+        self._seated = 0
         self._asking = asking
         self._log = log
         self._load_source = load_source
@@ -111,6 +127,8 @@ class Streams:
                 settings.disconnect_grace_seconds,
                 settings.lease_seconds,
             ),
+            observer,
+            settings.price_of,
         )
         self.questions = Questions(relay, settings.max_streams)
         """What is asked besides runs."""
@@ -138,11 +156,12 @@ class Streams:
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.
 
-        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch` and
-        `Overloaded`; for a stream to continue as `Reader`.
+        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch`, `Overloaded`,
+        `RateLimited` and `BudgetSpent`; for a stream to continue as `Reader`.
         """
         source = self._load_source(order.source)
         order = msgspec.structs.replace(order, key=_own(order.key, order.owner))
+        order, most_running = self._admitted(order)
         threads = self._conversations.of(order.owner)
         prompt = self._continuing(order.prompt, order.continues) if order.continues else order.prompt
         stream_id = new_stream_id(self._log.store_id)
@@ -152,7 +171,13 @@ class Streams:
         ]
         asked = msgspec.json.encode(order.asked)
         new = NewStream(
-            stream_id, self._producers.worker_id, asked, order.key, order.fingerprint, order.owner
+            stream_id,
+            self._producers.worker_id,
+            asked,
+            order.key,
+            order.fingerprint,
+            order.owner,
+            most_running,
         )
         with self._producers.room():
             with self._in_thread(order, prompt, stream_id) as placed:
@@ -170,13 +195,67 @@ class Streams:
                 msgspec.structs.replace(placed, thread=_own(placed.thread, order.owner, "~")),
                 order.on_disconnect,
                 order.timeout_seconds,
-                order.request_id,
+                RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id),
             )
         logger.info(
             "stream started",
             extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
         )
         return Started(stream_id, replayed=False)
+
+    def _admitted(self, order: Order) -> tuple[Order, int]:
+        """Let it in, within what its sender may use; and how many of the sender's streams may run then."""
+        if self._limiter is None:
+            return order, 0
+        self._producers.check_room()
+        if order.key and self._log.find(order.key):
+            return order, 0  # it was let in before, and only joins what came of that
+        prompt, most_running = self._limiter.admit(order.prompt, order.source in self.registered)
+        asked = order.asked
+        if prompt.response and "max_output_tokens" in asked.get("response", {}):
+            said = {**asked["response"], "max_output_tokens": prompt.response["max_output_tokens"]}
+            asked = {**asked, "response": said}
+        return msgspec.structs.replace(order, prompt=prompt, asked=asked), most_running
+
+    def rate(self) -> Rate | None:
+        """Return how who asks stands with the creates of this minute; ``None`` without a limit."""
+        return self._limiter.rate() if self._limiter else None
+
+    def may_name(self, model: str) -> bool:
+        """Say whether who asks may name this model, or runnable."""
+        return self._limiter is None or self._limiter.may_name(model)
+
+    def check_question(self, model: str) -> None:
+        """Let in what asks a model and is no run. Raises as ``start``."""
+        if self._limiter:
+            self._limiter.admit_question(model)
+
+    def check_poll(self) -> None:
+        """Count a look at a stream. Raises `RateLimited`."""
+        if self._limiter:
+            self._limiter.check_poll()
+
+    def check_seats(self) -> None:
+        """Raise `Overloaded` if this worker holds as many connections as it may: the rest is reserved."""
+        if self._seated >= self._settings.max_readers:
+            raise Overloaded("too many are reading here", code="readers", retry_after_seconds=5)
+
+    @contextmanager
+    def seated(self, stream_id: str = "") -> Iterator[None]:
+        """Hold a connection of this worker, as a reader of a stream or without one.
+
+        Raises `Overloaded` and `RateLimited`; so do it before an answer has begun.
+        """
+        self.check_seats()
+        self._seated += 1
+        try:
+            if self._limiter and stream_id:
+                with self._limiter.reading(stream_id, self._producers.worker_id):
+                    yield
+            else:
+                yield
+        finally:
+            self._seated -= 1
 
     @contextmanager
     def _in_thread(self, order: Order, prompt: Prompt, stream_id: str) -> Iterator[Prompt]:
@@ -247,8 +326,12 @@ class Streams:
         return Reader(self._log, stream_id, after)
 
     @contextmanager
-    def attending(self, reader: Reader) -> Iterator[None]:
-        """Let ``reader`` follow, and count it as present meanwhile."""
+    def attending(self, reader: Reader, seated: bool = False) -> Iterator[None]:
+        """Let ``reader`` follow, and count it as present meanwhile. Raises as ``seated``, unless it is."""
+        if not seated:
+            with self.seated(reader.stream_id), self.attending(reader, seated=True):
+                yield
+            return
         stream_id = reader.stream_id
         self._audience.join(stream_id)
         if elsewhere := self._is_elsewhere(reader):
@@ -274,7 +357,8 @@ class Streams:
         try:
             if self._draining:
                 leave()
-            yield
+            with self.seated():
+                yield
         finally:
             self._guests.discard(leave)
 
@@ -290,7 +374,8 @@ class Streams:
     def answer(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Answer:
         """Return the same as the answer it is; its end is told whatever ``after`` is. Raises as `Reader`."""
         reader = self.reader(stream_id, after)
-        with self._opened(reader):
+        seat = self.seated(stream_id) if wait_seconds else nullcontext()
+        with seat, self._opened(reader):
             self._note_poll(reader, wait_seconds)
             reader.tell_end_again()
             gathering = Gathering()
@@ -366,6 +451,8 @@ class Streams:
         """Close the log. To be called when nothing runs and nobody reads any more."""
         self._expiring.kill()
         self._producers.close()
+        if self._limiter:
+            self._limiter.close()
         self._conversations.store.close()
         self._log.close()
 
@@ -428,6 +515,8 @@ class Streams:
             gevent.sleep(pause_seconds)
             self._chore("old streams were not erased", self._expire_streams)
             old = time.time() - self._settings.thread_retention_seconds
+            if self._limiter:
+                self._chore("old counters and accounts were not forgotten", self._limiter.expire)
             self._chore("old threads were not deleted", self._conversations.expire, old)
 
     def _expire_streams(self) -> None:

@@ -9,7 +9,18 @@ from msgspec import json
 
 from streaming import tokens
 from streaming.errors import Interrupted
-from streaming.events import Done, Error, Event, Metrics, MetricsTick, Reasoning, Token, ToolCall, Usage
+from streaming.events import (
+    Done,
+    Error,
+    Event,
+    Metrics,
+    MetricsTick,
+    Reasoning,
+    Status,
+    Token,
+    ToolCall,
+    Usage,
+)
 
 METRICS_SECONDS = 2.0
 SHORTEST_RATE_SECONDS = 0.1
@@ -30,6 +41,15 @@ class Tally:
         self._next_tick = 0.0
         self._text = hashlib.sha256()
         self.has_text = False
+        self.model = model
+        """The one that answers, as far as that was said."""
+        self.retries = 0
+        self.fallbacks = 0
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """Since the start, once there was one."""
+        return self._first_token_ms
 
     def start(self) -> None:
         """Begin to take the time; without it there are counts, but no metrics."""
@@ -51,6 +71,10 @@ class Tally:
                 self._count(_call(event), deltas=0)
             elif isinstance(event, Usage):
                 self.usage = event.usage
+            elif isinstance(event, Status):
+                self.retries += event.status == "retrying"
+                self.fallbacks += event.status == "fallback"
+                self.model = event.model or self.model
         if not counted or self._started is None:
             return None
         now = time.monotonic()
@@ -104,6 +128,16 @@ class Tally:
             given,
             estimated=estimated or counted is None,
         )
+
+    @property
+    def has_said(self) -> bool:
+        """Whether there was a word, a thought or a call."""
+        return self._size_bytes > 0
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many were said, for a run whose time was not taken."""
+        return tokens.estimate(self._size_bytes, self._deltas)
 
     def text_sha256(self) -> str:
         return self._text.hexdigest()

@@ -83,13 +83,31 @@ def prompt_tokens(asked: Sequence[Any], model: str = "") -> int:
     return count(texts, model).tokens + sum(_extras(asked)) + (ANSWER_TOKENS if asked else 0)
 
 
+def given_tokens(usage: Mapping[str, Any] | None) -> int | None:
+    """Return the upstream's count of what it was asked; ``None`` where it has none.
+
+    >>> given_tokens({"input_tokens": 3}), given_tokens({"prompt_tokens": True})
+    (3, None)
+    """
+    return _said(usage, "prompt_tokens", "input_tokens")
+
+
+def quick_estimate(asked: Sequence[Any]) -> int:
+    """Return about how many tokens messages or items are, without a thread."""
+    return estimate(sum(map(len, _texts(asked)))) + sum(_extras(asked))
+
+
 def completion_tokens(usage: Mapping[str, Any] | None) -> int | None:
     """Return the upstream's count of an answer, in whichever dialect; ``None`` where it has none.
 
     >>> completion_tokens({"output_tokens": 7}), completion_tokens({"completion_tokens": None})
     (7, None)
     """
-    for name in ("completion_tokens", "output_tokens"):
+    return _said(usage, "completion_tokens", "output_tokens")
+
+
+def _said(usage: Mapping[str, Any] | None, *names: str) -> int | None:
+    for name in names:
         said = (usage or {}).get(name)
         if isinstance(said, int) and not isinstance(said, bool) and said >= 0:
             return said

@@ -40,6 +40,7 @@ NEEDS: dict[str, Need] = {
     "streams.cancel": "run",
     "streams.erase": "run",
     "feed.feed": "read",
+    "usage.show": "read",
     "threads.listed": "read",
     "threads.make": "run",
     "threads.show": "read",

@@ -104,13 +104,13 @@ def event_stream(
     frame = _sse_frame if is_sse else _line
     heartbeat = sse.HEARTBEAT if is_sse else b" "
     environ = request.environ
-    presence = ExitStack()
     held: list[Record] = []
-    if waits_for_answer:
-        with ExitStack() as until_answered:
+    with ExitStack() as until_answered:
+        until_answered.enter_context(streams.seated(reader.stream_id))
+        if waits_for_answer:
             until_answered.enter_context(_present(environ, streams, reader, settings))
             held = _await_answer(source, settings.heartbeat_seconds)
-            presence = until_answered.pop_all()
+        presence = until_answered.pop_all()
 
     def body() -> Iterator[bytes]:
         retry_due = wire_format.resumes
@@ -166,7 +166,7 @@ def whole_stream(
     and `Overloaded` if this worker stops.
     """
     whole = WholeStream([], {})
-    with _present(request.environ, streams, reader, settings):
+    with streams.seated(reader.stream_id), _present(request.environ, streams, reader, settings):
         while not (reader.ended or reader.left):
             records = reader.next(settings.heartbeat_seconds)
             for record in records:
@@ -216,8 +216,8 @@ def _failure(record: Record) -> StreamingError | None:
 def _present(
     environ: Mapping[str, Any], streams: Streams, reader: Reader, settings: Settings
 ) -> Iterator[None]:
-    """Follow as a reader that is present until its client goes."""
-    with streams.attending(reader), noticing(environ, reader.leave, settings):
+    """Follow as a reader that has its seat, and is present until its client goes."""
+    with streams.attending(reader, seated=True), noticing(environ, reader.leave, settings):
         yield
 
 

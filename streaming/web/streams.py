@@ -32,6 +32,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def follow(stream_id: str) -> Response:
         after = cursor_of(request)
         if not _wants_events():
+            streams.check_poll()
             wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
             events = flag_of(request, "events")
             return json_response(streams.snapshot(stream_id, after, wait_seconds, events))

@@ -23,7 +23,7 @@ from streaming.errors import InvalidRequest, StreamingError
 from streaming.reader import Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.web import _access, _bodies, _errors, _orders
+from streaming.web import _access, _bodies, _errors, _orders, _principals
 from streaming.web._responses import Wishes
 from streaming.web._websocket_wire import Wire
 from streaming.websocket import Following, Session, dropped_frame
@@ -58,6 +58,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         if not _is_upgrade():
             return None
         _bodies.check_origin(request)
+        streams.check_seats()
         for name in request.args:
             if name not in PARAMETERS:
                 raise _bodies.unknown_field(name)
@@ -94,6 +95,7 @@ class Connection:
             _errors.request_id,
         )
         self._greenlets = Group()
+        self._principal = _principals.current()
         self._leaving = False
         self._leaver: gevent.Greenlet | None = None
         self._closed_with: int | None = None
@@ -154,7 +156,10 @@ class Connection:
 
     def _follow(self, following: Following, request_id: str) -> None:
         try:
-            with self._streams.attending(following.reader):
+            with (
+                _principals.acting(self._principal),
+                self._streams.attending(following.reader),
+            ):
                 while not following.has_ended:
                     self._send(following.next(self._idle_seconds))
         except StreamingError as error:

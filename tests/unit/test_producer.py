@@ -26,6 +26,7 @@ from streaming.events import (
     Usage,
     encode,
 )
+from streaming.observers import RunFacts
 from streaming.producer import Limits, Producers
 from streaming.scope import Scope
 from tests.doubles import (
@@ -52,11 +53,17 @@ def _quick_chores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begin(
-    producers: Producers, log: EventLog, source: ScriptedSource, policy: Any = "continue", **options: Any
+    producers: Producers,
+    log: EventLog,
+    source: ScriptedSource,
+    policy: Any = "continue",
+    request_id: str | None = None,
+    **options: Any,
 ) -> str:
     """Create a stream of this worker and start it."""
     stream_id = log.create(new_stream(log, producers.worker_id), [encode(Start("st", "chat", "demo", 0))])
-    producers.start(Claim(stream_id, 1), 1, source, PROMPT, policy, **options)
+    facts = RunFacts(stream_id, "owner", "chat", "demo", request_id)
+    producers.start(Claim(stream_id, 1), 1, source, PROMPT, policy, facts=facts, **options)
     return stream_id
 
 

@@ -13,11 +13,17 @@ from streaming.settings import Settings
 VARIABLES = [f.name.upper() for f in fields(Settings) if f.name != "catalogue"]
 NUMBERS = [f.name for f in fields(Settings) if f.type in (int, float)]
 WHOLE = [f.name for f in fields(Settings) if f.type is int]
+NO_LIMIT = """max_output_tokens max_images running_per_principal creates_per_minute readers_per_stream
+    readers_per_principal polls_per_second tokens_per_day bytes_per_day cost_per_day visitor_running
+    visitor_creates_per_minute visitor_readers visitor_tokens_per_day visitor_max_output_tokens
+    visitor_max_images visitors_creates_per_minute visitors_tokens_per_day visitors_cost_per_day
+    total_creates_per_minute total_tokens_per_day total_bytes_per_day total_cost_per_day""".split()
 MAY_BE_ZERO = {
     "upstream_retries",
     "disconnect_grace_seconds",
     "demo_tokens_per_second",
     "drain_seconds",
+    *NO_LIMIT,
     "proxy_hops",
 }
 
@@ -68,6 +74,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "model": "m-2",
         "models": ("m-1", "m-2"),
         "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
+        "prices": ("m-1=0.25/2", "m-2=1/8"),
     }
     for f in fields(Settings):
         if f.name in ("upstreams", "catalogue"):
