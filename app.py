@@ -7,12 +7,15 @@ from flask import Flask
 
 from streaming import plugins
 from streaming.errors import InvalidRequest, SettingsError
+from streaming.metrics import Metrics
+from streaming.observers import told_to
 from streaming.runnables._registry import load_registered
 from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
-from streaming.web import _errors
+from streaming.version import version
+from streaming.web import _errors, _measuring
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -45,11 +48,21 @@ def create_app(settings: Settings | None = None) -> Flask:
     log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
     threads = plugins.create("threads", scheme, log)
-    streams = Streams(log, load_source, settings, OpenAIRelay(settings), registered, threads)
+    metrics = Metrics(
+        sources=[*plugins.names("sources"), *registered],
+        models=[*settings.models, settings.default_model],
+        store=scheme,
+        version=version(),
+        directory=settings.metrics_directory,
+    )
+    streams = Streams(
+        log, load_source, settings, OpenAIRelay(settings), registered, threads, told_to(metrics), metrics
+    )
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
+    _measuring.register(app, metrics, streams, settings)
     _errors.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))

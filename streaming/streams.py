@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal
@@ -14,7 +14,15 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
-from streaming.errors import InvalidRequest, NotFound, StreamExpired, StreamingError, StreamLost
+from streaming.errors import (
+    InvalidRequest,
+    NotFound,
+    StoreFull,
+    StoreUnavailable,
+    StreamExpired,
+    StreamingError,
+    StreamLost,
+)
 from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (
     START,
@@ -24,10 +32,10 @@ from streaming.events import (
     encode,
 )
 from streaming.histories import Room
-from streaming.observers import Observer, RunFacts
+from streaming.observers import Nobody, Observer, RunFacts
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
-from streaming.reader import Reader
+from streaming.reader import LagProbe, Reader
 from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt, Relay, Source
@@ -91,7 +99,10 @@ class Streams:
         registered: Mapping[str, Registered] = MappingProxyType({}),
         threads: ThreadStore | None = None,
         observer: Observer | None = None,
+        lag_probe: LagProbe | None = None,
     ) -> None:
+        self._observer = observer or Nobody()
+        self._lag_probe = lag_probe
         self._log = log
         self._load_source = load_source
         self._settings = settings
@@ -125,6 +136,16 @@ class Streams:
         """How many streams this worker produces now."""
         return len(self._producers)
 
+    @property
+    def reading(self) -> int:
+        """How many readers there are on this worker now."""
+        return len(self._readers)
+
+    @property
+    def draining(self) -> bool:
+        """It takes no new runs, and is about to end."""
+        return self._draining
+
     def check_ready(self) -> None:
         """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
         self._producers.check_room()
@@ -149,7 +170,7 @@ class Streams:
         )
         with self._producers.room():
             with self._in_thread(order, prompt, stream_id) as placed:
-                found = self._log.create(new, first)
+                found = self._create(new, first)
             if found != stream_id:
                 if order.question is not None:
                     self.threads.drop(order.question.thread, stream_id)
@@ -169,6 +190,13 @@ class Streams:
             extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
         )
         return Started(stream_id, replayed=False)
+
+    def _create(self, new: NewStream, first: Sequence[bytes]) -> str:
+        try:
+            return self._log.create(new, first)
+        except (StoreUnavailable, StoreFull) as error:
+            self._observer.store_failed(error.code)
+            raise
 
     @contextmanager
     def _in_thread(self, order: Order, prompt: Prompt, stream_id: str) -> Iterator[Prompt]:
@@ -224,7 +252,7 @@ class Streams:
 
     def reader(self, stream_id: str, after: Cursor = START) -> Reader:
         """Return a place in the stream after ``after``. Raises as `Reader`."""
-        return Reader(self._log, stream_id, after)
+        return Reader(self._log, stream_id, after, self._lag_probe)
 
     @contextmanager
     def attending(self, reader: Reader) -> Iterator[None]:

@@ -89,7 +89,20 @@ def completion_tokens(usage: Mapping[str, Any] | None) -> int | None:
     >>> completion_tokens({"output_tokens": 7}), completion_tokens({"completion_tokens": None})
     (7, None)
     """
-    for name in ("completion_tokens", "output_tokens"):
+    return _counted(usage, "completion_tokens", "output_tokens")
+
+
+def given_tokens(usage: Mapping[str, Any] | None) -> int | None:
+    """Return the upstream's count of what it was given, likewise.
+
+    >>> given_tokens({"prompt_tokens": 7}), given_tokens({"input_tokens": True})
+    (7, None)
+    """
+    return _counted(usage, "prompt_tokens", "input_tokens")
+
+
+def _counted(usage: Mapping[str, Any] | None, *names: str) -> int | None:
+    for name in names:
         said = (usage or {}).get(name)
         if isinstance(said, int) and not isinstance(said, bool) and said >= 0:
             return said
