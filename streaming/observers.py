@@ -16,6 +16,9 @@ from streaming.tally import Tally
 
 logger = logging.getLogger(__name__)
 
+LONGEST_MODEL = 100
+"""In the log: the name may be whatever a caller says."""
+
 EndState = State | Literal["fenced"]
 
 
@@ -37,6 +40,16 @@ class RunFacts:
     began: float = field(default_factory=time.monotonic)
     taken_over: bool = False
     """It was started by another worker, and ended here: `Observer.started` was not called for it."""
+
+    def for_log(self) -> dict[str, str | None]:
+        """Return what the log says of it at its start and at its end."""
+        return {
+            "source": self.source,
+            "model": self.model[:LONGEST_MODEL],
+            "owner": self.owner,
+            "request_id": self.request_id,
+            "trace_id": self.trace_id,
+        }
 
 
 @dataclass(frozen=True, slots=True)

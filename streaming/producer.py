@@ -22,7 +22,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.pool import Pool
 
-from streaming import scope
+from streaming import scope, tokens
 from streaming.audience import Audience
 from streaming.errors import (
     Fenced,
@@ -494,14 +494,22 @@ def _end_of(run: Run, last: Done | Error | None) -> RunEnd:
 
 
 def _log_end(run: Run, end: RunEnd) -> None:
+    facts, tally = run.facts, run.tally
+    metrics = tally.metrics(tally.usage)
+    first_ms = tally.first_token_ms
     logger.info(
         "stream ended",
         extra={
-            "stream_id": run.claim.stream_id,
-            "request_id": run.facts.request_id,
+            "stream_id": facts.stream_id,
+            "state": end.state,
             "outcome": end.finish_reason or f"{end.error_type}/{end.error_code}",
-            "records": end.events,
             "seconds": round(end.seconds, 3),
+            "first_token_seconds": None if first_ms is None else round(first_ms / 1000, 3),
+            "tokens_in": tokens.given_tokens(tally.usage),
+            "tokens_out": metrics.tokens if metrics else tokens.completion_tokens(tally.usage),
+            "records": end.events,
+            "bytes": end.bytes,
+            **facts.for_log(),
         },
     )
 

@@ -176,6 +176,7 @@ class Streams:
                     self.threads.drop(order.question.thread, stream_id)
                     self.threads.join(order.question, prompt, found)
                 return Started(found, replayed=True)
+            facts = RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id)
             self._producers.start(
                 Claim(stream_id, gen=1),
                 len(first),
@@ -183,12 +184,9 @@ class Streams:
                 placed,
                 order.on_disconnect,
                 order.timeout_seconds,
-                RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id),
+                facts,
             )
-        logger.info(
-            "stream started",
-            extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
-        )
+        logger.info("stream started", extra={"stream_id": stream_id, **facts.for_log()})
         return Started(stream_id, replayed=False)
 
     def _create(self, new: NewStream, first: Sequence[bytes]) -> str:

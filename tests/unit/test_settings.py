@@ -53,6 +53,8 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "sqlite_synchronous": "FULL",
         "chatkit_on_disconnect": "continue",
         "log_level": "DEBUG",
+        "log_format": "json",
+        "metrics_bind": "0.0.0.0:9464",
         "model": "m-2",
         "models": ("m-1", "m-2"),
         "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
