@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from streaming.eventlogs import State
 from streaming.tally import Tally
+from streaming.traces import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class RunFacts:
     model: str = ""
     """As it was asked for: from outside, so not to be trusted as a label."""
     request_id: str | None = None
-    trace_id: str = ""
+    trace: Trace | None = None
     began: float = field(default_factory=time.monotonic)
     taken_over: bool = False
     """It was started by another worker, and ended here: `Observer.started` was not called for it."""
@@ -48,7 +49,7 @@ class RunFacts:
             "model": self.model[:LONGEST_MODEL],
             "owner": self.owner,
             "request_id": self.request_id,
-            "trace_id": self.trace_id,
+            "trace_id": self.trace.trace_id if self.trace else None,
         }
 
 

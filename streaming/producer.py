@@ -22,7 +22,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.pool import Pool
 
-from streaming import scope, tokens
+from streaming import scope, tokens, traces
 from streaming.audience import Audience
 from streaming.errors import (
     Fenced,
@@ -184,9 +184,10 @@ class Producers:
         self._running[claim.stream_id] = run
         self._untold.add(facts)
         self._observer.started(facts)
-        self._pool.start(
-            self._pool.greenlet_class(contextvars.copy_context().run, self._produce, run, source, prompt)
-        )
+        context = contextvars.copy_context()
+        if facts.trace is not None:
+            context.run(traces.enter, facts.trace)
+        self._pool.start(self._pool.greenlet_class(context.run, self._produce, run, source, prompt))
 
     def is_running(self, stream_id: str) -> bool:
         return stream_id in self._running

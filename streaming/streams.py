@@ -10,6 +10,7 @@ from typing import Any, Literal
 import gevent
 import msgspec
 
+from streaming import traces
 from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
@@ -176,7 +177,15 @@ class Streams:
                     self.threads.drop(order.question.thread, stream_id)
                     self.threads.join(order.question, prompt, found)
                 return Started(found, replayed=True)
-            facts = RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id)
+            asked_in = traces.current()
+            facts = RunFacts(
+                stream_id,
+                order.owner,
+                order.source,
+                prompt.model,
+                order.request_id,
+                asked_in.sibling() if asked_in else None,
+            )
             self._producers.start(
                 Claim(stream_id, gen=1),
                 len(first),

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 
+from streaming import traces
 from streaming.errors import NotFound
 from streaming.gevent_worker import LeanGeventWorker
 from streaming.metrics import Metrics
@@ -35,6 +36,10 @@ def register(app: Flask, metrics: Metrics, streams: Streams, settings: Settings)
     @app.before_request
     def begin() -> None:
         g.began = time.monotonic()
+        headers = request.headers
+        traces.enter(
+            traces.begin(headers.getlist("traceparent"), headers.getlist("tracestate"), request_id())
+        )
         if is_on_metrics_port(request.environ, own_port) and request.path not in OPERATIONS:
             raise NotFound("there is nothing at this address")
 
@@ -49,6 +54,7 @@ def register(app: Flask, metrics: Metrics, streams: Streams, settings: Settings)
                 "status": response.status_code,
                 "milliseconds": round((time.monotonic() - g.get("began", time.monotonic())) * 1000, 1),
                 "request_id": request_id(),
+                "trace_id": trace.trace_id if (trace := traces.current()) else None,
             }
             logger.log(level, "request answered", extra=said)
         return response
