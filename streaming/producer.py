@@ -147,6 +147,13 @@ class Producers:
         if len(self._running) + self._reserved >= self._limits.streams:
             raise Overloaded("too many streams are running", code="streams", retry_after_seconds=5)
 
+    def check_store(self) -> None:
+        """Raise `StoreUnavailable` or `StoreFull` if the store takes nothing new. Writes to it: blocks."""
+        self._log.orphans()
+        self._log.renew(self.worker_id, self._limits.lease_seconds)
+        if self._log.is_full:
+            raise StoreFull("the store is full", retry_after_seconds=60)
+
     @contextmanager
     def room(self) -> Iterator[None]:
         """Hold the room for a run that is about to be started. Raises as ``check_room``."""

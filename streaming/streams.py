@@ -37,6 +37,7 @@ from streaming.observers import Nobody, Observer, RunFacts
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
 from streaming.reader import LagProbe, Reader
+from streaming.readiness import Readiness
 from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt, Relay, Source
@@ -130,6 +131,7 @@ class Streams:
         """The runnables, by the name of their source."""
         room = Room(settings.max_prompt_chars, settings.max_body_bytes, settings.max_messages)
         self.threads = Conversations(threads or MemoryThreads(), log, room, registered)
+        self._readiness = Readiness(self._producers.check_store)
         self._expiring = gevent.spawn(self._expire_old)
 
     @property
@@ -148,9 +150,12 @@ class Streams:
         return self._draining
 
     def check_ready(self) -> None:
-        """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
+        """Raise `Overloaded`, `StoreUnavailable` or `StoreFull` when a run could not be started now.
+
+        Blocks for a write to the store, but not for long.
+        """
         self._producers.check_room()
-        self._log.orphans()
+        self._readiness.check_store()
 
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.
