@@ -19,6 +19,13 @@ class LeanSocket(gevent.socket.socket):  # type: ignore[misc]
 
 
 class LeanGeventWorker(GeventWorker):  # type: ignore[misc]
+    connections = 0
+    """Open ones of this process."""
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         lean = LeanSocket(client.family, client.type, client.proto, fileno=client.detach())
-        super().handle(listener, lean, addr)
+        LeanGeventWorker.connections += 1
+        try:
+            super().handle(listener, lean, addr)
+        finally:
+            LeanGeventWorker.connections -= 1

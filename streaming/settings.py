@@ -189,6 +189,24 @@ class Settings:
     """Worker processes."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    # Observability
+    log_format: Literal["text", "json"] = "text"
+    """One line for each record either way."""
+    access_log: bool = False
+    """Write a line for each request, without its query; at ``LOG_LEVEL=DEBUG`` it is written anyway."""
+    metrics_bind: str = ""
+    """Where ``/metrics`` is instead of beside the service: ``9464`` for loopback only, or ``host:port``."""
+    metrics_token: str = field(default="", repr=False)
+    """The bearer token that shows ``/metrics`` beside the service; keys with the scope ``metrics`` do too."""
+    metrics_directory: str = ""
+    """Where the workers share their numbers; made anew at each start if it is not given."""
+    health_lag_seconds: float = 5.0
+    """So late an event loop makes ``/healthz`` and ``/readyz`` answer 503."""
+    otel_exporter_otlp_endpoint: str = ""
+    """Where OpenTelemetry's exporter sends spans, if its SDK is installed; its other variables hold too."""
+    otel_exporter_otlp_traces_endpoint: str = ""
+    """The same, for spans only: the whole URL."""
+
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
@@ -206,6 +224,7 @@ class Settings:
             check_url("UPSTREAM_PROXY", self.upstream_proxy)
         check_key("OPENAI_API_KEY", self.openai_api_key)
         _ = self.registrations, self.price_of
+        _ = self.metrics_address
         if self.port > 65535:
             raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
         if min(map(len, self.secret_key), default=MIN_SECRET_CHARS) < MIN_SECRET_CHARS:
@@ -258,6 +277,16 @@ class Settings:
     def signs_in(self) -> bool:
         """Whether somebody signs in to the page with a key."""
         return self.auth == "keys" and self.page_access in ("private", "public")
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """The host and port of ``/metrics``, where it has its own. Raises `SettingsError`."""
+        if not self.metrics_bind:
+            return None
+        host, _, port = self.metrics_bind.rpartition(":")
+        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
+            raise SettingsError(f"METRICS_BIND: {self.metrics_bind!r} is neither a port nor host:port")
+        return host.strip("[]") or "127.0.0.1", int(port)
 
     @property
     def is_demo(self) -> bool:

@@ -126,6 +126,11 @@ class EventLog(Protocol):
         """Eight characters; part of every stream id, changed when a store is lost."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """There was no room at the last write: streams that run are ended, and no new ones taken."""
+        ...
+
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         """Create a running stream with its first events and return its id.
 

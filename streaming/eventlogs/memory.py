@@ -41,6 +41,8 @@ class _Stream:
 class MemoryLog:
     """See `EventLog`."""
 
+    is_full = False
+
     def __init__(self) -> None:
         self.store_id = _ids.new_store_id()
         self._streams: dict[str, _Stream] = {}

@@ -73,6 +73,9 @@ _SOURCES = [script.source for script in scripts.ALL]
 class RedisLog:
     """See `EventLog`. Belongs to the process, and the event loop, that made it."""
 
+    is_full = False
+    """A server without room says so at each write."""
+
     def __init__(self, address: _redis_server.Address) -> None:
         self.address = address
         self._bell = secrets.token_hex(8)
