@@ -14,6 +14,7 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
+from streaming.doctor.service import Store
 from streaming.errors import InvalidRequest, NotFound, StreamExpired, StreamingError, StreamLost
 from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (
@@ -121,6 +122,10 @@ class Streams:
     def running(self) -> int:
         """How many streams this worker produces now."""
         return len(self._producers)
+
+    def describe_store(self) -> Store:
+        """Return what an operator should know of the store now. Blocks."""
+        return self._log.describe()
 
     def check_ready(self) -> None:
         """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
