@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     },
     "compression": {
         "nginx": "take text/event-stream (or *) out of gzip_types; or gzip off; in this location",
-        "Caddy": "Caddy obeys no-transform: look for header Cache-Control …, or for what compresses behind it",
+        "Caddy": "it obeys no-transform: look for header Cache-Control …, or what compresses behind it",
         "Cloudflare": "a compression rule that is off for text/event-stream",
         "CloudFront": "Compress objects automatically: No",
     },
