@@ -15,6 +15,7 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
+from streaming.doctor.service import Store
 from streaming.errors import (
     InvalidRequest,
     NotFound,
@@ -165,6 +166,10 @@ class Streams:
     def draining(self) -> bool:
         """It takes no new runs, and is about to end."""
         return self._draining
+
+    def describe_store(self) -> Store:
+        """Return what an operator should know of the store now. Blocks."""
+        return self._log.describe()
 
     def check_ready(self) -> None:
         """Raise `Overloaded`, `StoreUnavailable` or `StoreFull` when a run could not be started now.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from streaming.doctor.service import Store
 from streaming.errors import Fenced, IdempotencyMismatch, NotFound, StreamExpired, StreamLost
 from streaming.eventlogs import (
     PAGE_BYTES,
@@ -200,6 +201,9 @@ class MemoryLog:
         for stream_id in forgotten:
             del self._erased[stream_id]
         return len(old) + len(forgotten)
+
+    def describe(self) -> Store:
+        return Store("memory")
 
     def close(self) -> None:
         self._streams.clear()

@@ -22,6 +22,7 @@ from typing import Any
 
 import gevent
 
+from streaming.doctor.service import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,
@@ -291,6 +292,9 @@ class RedisLog:
             yield
         finally:
             self._watch.leave(stream_id, wake)
+
+    def describe(self) -> Store:
+        return _redis_server.describe(self.address, self._name)
 
     def close(self) -> None:
         if not self._pipe.closed:
