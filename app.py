@@ -12,7 +12,7 @@ from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
-from streaming.web import _errors
+from streaming.web import _errors, _headers
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
     _errors.register(app)
+    _headers.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))
     return app
