@@ -75,6 +75,13 @@ class IdempotencyMismatch(StreamingError):
     status = 422
 
 
+class RequestTimeout(StreamingError):
+    """The client sends its request too slowly, or not at all."""
+
+    type = "request_timeout"
+    status = 408
+
+
 # A stream that cannot be continued from here
 
 
