@@ -62,6 +62,8 @@ class Options:
     """From one harm to the next, on average."""
     seconds: float = 3600.0
     """The most one campaign may take."""
+    minutes: float = 5.0
+    """Of a soak."""
     workers: int = 0
     """In each instance; 0 for what suits the campaign, as with ``instances``."""
     instances: int = 0
@@ -176,6 +178,8 @@ class Rig:
         self.replica: RedisServer | None = None
         try:
             environment = _environment() | ENVIRONMENT | self._store_environment()
+            if options.name == "soak":  # long enough for its readers, and so short that the log stops growing
+                environment["RETENTION_SECONDS"] = str(max(40.0, options.minutes * 6))
             if options.graphs:
                 environment["RUNNABLES"] = "graph=tests.chaos.graph:graph"
             environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.upstream_port}/v1"

@@ -61,8 +61,8 @@ JSON_BYTES = st.one_of(
 FIELDS = st.sampled_from(
     "prompt messages source model instructions params on_disconnect message_id timeout_seconds continues"
     " input thread follows replaces mode config role content type text image_url url stream stream_options"
-    " temperature max_tokens n tools kwargs inputs user id stream_id after request previous_response_id params thread_id"
-    " configurable base_url api_key encoding_format dimensions title".split()
+    " temperature max_tokens n tools kwargs inputs user id stream_id after request"
+    " previous_response_id params thread_id configurable base_url api_key dimensions title".split()
 )
 WORDS = st.sampled_from(
     "user system assistant chat demo text image_url input_text message function grace start follow ping stop"
