@@ -9,20 +9,23 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 _CASES = int(os.environ.get("FUZZ", "0"))
 
 
-def fuzzed(usually: int = 100, divided_by: int = 1) -> Callable[[Any], Any]:
-    """Say how many cases a test tries; ``divided_by`` is for those whose cases are each many."""
-    return settings(
-        max_examples=_CASES // divided_by if _CASES else usually,
+def fuzzed(usually: int = 100) -> Callable[[Any], Any]:
+    """Say how many cases a test tries."""
+    cases = settings(
+        max_examples=_CASES or usually,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
+    # So many cases take longer than any test should, save these.
+    return lambda test: pytest.mark.timeout(0)(cases(test)) if _CASES else cases(test)
 
 
 CUTS = st.lists(st.integers(0, 2000), max_size=12)
