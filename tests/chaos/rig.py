@@ -22,6 +22,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.wire import Lost, exchange
 from tests.contracts.redis_server import RedisServer
 from tests.live.service import REPOSITORY, free_port
+from tests.log_scan import LogScan
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 4.0
@@ -238,6 +239,10 @@ class Rig:
         self.chaos.close()
         told = {"grace_seconds": GRACE_SECONDS, "heartbeat_seconds": HEARTBEAT_SECONDS, **meta}
         (self.out / "campaign.json").write_text(json.dumps(told))
+        scan = LogScan()
+        for log in self.out.glob("service-*.log"):
+            scan.watch(log)
+        self.faults += [f"{hit.file.name}:{hit.line}: {hit.what} in the log" for hit in scan.hits()]
         outcomes = checker.check(Evidence.read(self.out))
         if self.faults:
             outcomes.append(checker.Outcome("campaign", 0, self.faults))
