@@ -18,7 +18,7 @@ from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
 from streaming.version import version
-from streaming.web import _access, _cors, _errors, _measuring, _principals, _sessions
+from streaming.web import _access, _cors, _errors, _headers, _measuring, _principals, _sessions
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -88,6 +88,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     _cors.register(app, settings)
     access = _access.register(app, settings, Keyring(keys, fixed_keys))
     _sessions.register(app, settings, plugins.create("sessions", scheme, log), access)
+    _headers.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))
     return app

@@ -98,8 +98,12 @@ def on_exit(server):
 
 
 def post_worker_init(worker):
+    from streaming.gevent_worker import Patience
     from streaming.worker import Ending
 
+    worker.patience = Patience(
+        _settings.head_timeout_seconds, _settings.body_timeout_seconds, _settings.body_bytes_per_second
+    )
     worker.ending = Ending(worker, worker.wsgi.extensions["streams"], _settings.drain_seconds)
 
 

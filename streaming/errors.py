@@ -107,6 +107,13 @@ class BudgetSpent(StreamingError):
     status = 429
 
 
+class RequestTimeout(StreamingError):
+    """The client sends its request too slowly, or not at all."""
+
+    type = "request_timeout"
+    status = 408
+
+
 # A stream that cannot be continued from here
 
 

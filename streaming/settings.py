@@ -109,6 +109,12 @@ class Settings:
     max_body_bytes: int = 16 * 1024 * 1024
     max_prompt_chars: int = 200_000
     max_messages: int = 1000
+    head_timeout_seconds: float = 15.0
+    """From a request's first byte to the end of its headers."""
+    body_timeout_seconds: float = 20.0
+    """For a request's body; it gets more time as it comes, see the next."""
+    body_bytes_per_second: int = 8192
+    """A body that comes at least so fast may take as long as it needs."""
 
     # Limits
     max_output_tokens: int = 0
