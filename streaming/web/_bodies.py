@@ -15,6 +15,8 @@ from streaming.shapes import refuse as refuse
 from streaming.shapes import unknown_field as unknown_field
 
 MAX_MODEL_CHARS = 200
+KEY_PATTERN = "[!-~]{1,255}"
+"""Visible ASCII."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -54,7 +56,7 @@ def _body(request: Request, settings: Settings) -> bytes:
 
 
 def check_key(key: str, param: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+    if not re.fullmatch(KEY_PATTERN, key):
         raise InvalidRequest(f"{param}: 1 to 255 visible ASCII characters", code="wrong_value", param=param)
     return key
 
