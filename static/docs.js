@@ -51,7 +51,7 @@ function show() {
 /** Mark what the address names in the list; if the filter hides it, the filter goes. */
 function reveal() {
   const id = decodeURIComponent(location.hash.slice(1));
-  const target = id && document.getElementById(id);
+  const target = id ? document.getElementById(id) : null;
   if (target?.closest("[hidden]")) {
     filter.value = "";
     show();

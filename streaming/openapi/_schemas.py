@@ -4,7 +4,7 @@ import ast
 import functools
 import inspect
 import re
-import textwrap
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -111,15 +111,20 @@ def _collect(kind: Any, found: dict[type, None]) -> None:
 
 
 @functools.cache
+def _bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """Return what stands in each class of a module."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {each.name: each.body for each in tree.body if isinstance(each, ast.ClassDef)}
+
+
+@functools.cache
 def field_docs(kind: type) -> dict[str, str]:
     """Return the docstring under each field of a class and its bases."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):
         if not issubclass(each, msgspec.Struct) or each is msgspec.Struct:
             continue
-        tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
-        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for field, after in pairwise(body):
+        for field, after in pairwise(_bodies(each.__module__).get(each.__name__, [])):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, render_template, request
 from markupsafe import Markup, escape
 
 from streaming.openapi.document import document
-from streaming.openapi.reading import BASE, Chapter, chapters, schemas_of
+from streaming.openapi.reading import BASE, chapters, schemas_of
 from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.web import _described
@@ -20,6 +20,7 @@ JSON_HEADERS = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
     blueprint = Blueprint("openapi", __name__)
+    mark = secrets.token_hex(16)
 
     @functools.cache
     def described() -> dict[str, Any]:
@@ -29,9 +30,18 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def encoded() -> bytes:
         return msgspec.json.encode(described()) + b"\n"
 
-    @functools.cache
-    def read() -> list[Chapter]:
-        return chapters(described())
+    # With a mark for each answer's own nonce: nobody else is served while the page is made.
+    @functools.lru_cache(maxsize=8)
+    def page(base: str) -> str:
+        return render_template(
+            "docs.html",
+            nonce=mark,
+            about=described()["info"],
+            chapters=chapters(described()),
+            schemas=schemas_of(described()),
+            here=BASE,
+            base=base,
+        )
 
     @blueprint.get("/openapi.json")
     def show() -> Response:
@@ -43,15 +53,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/docs")
     def docs() -> Response:
         nonce = secrets.token_urlsafe(16)
-        html = render_template(
-            "docs.html",
-            nonce=nonce,
-            about=described()["info"],
-            chapters=read(),
-            schemas=schemas_of(described()),
-            here=BASE,
-            base=request.host_url.rstrip("/"),
-        )
+        html = page(request.host_url.rstrip("/")).replace(mark, nonce)
         return Response(html, headers=_headers(nonce), content_type="text/html; charset=utf-8")
 
     blueprint.add_app_template_filter(_prose, "prose")

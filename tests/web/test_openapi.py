@@ -166,7 +166,7 @@ def test_the_page_for_people_has_every_operation_and_loads_nothing_from_elsewher
 
     page = response.text
     for _, _, operation in operations(told):
-        assert f'id="{operation["operationId"]}"' in page
+        assert f'id="op-{operation["operationId"]}"' in page
     for name in told["components"]["schemas"]:
         assert f'id="schema-{name}"' in page
     loaded = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="([^"]*)"', page)

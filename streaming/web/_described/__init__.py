@@ -32,14 +32,15 @@ Every answer has `X-Request-Id`. A refusal is JSON: `error` holds `message`, `ty
 `retryable`. Once an event stream has begun, an error is its last event, with the same object.
 
 New fields, events and types of error may be added at any time: pass over what you do not know."""
+METHODS = ("POST", "GET", "PATCH", "DELETE")
 SESSION_COOKIE = "__Host-session"
 
 
 def operations() -> list[Operation]:
-    """Return all there are, in the order of their tags."""
+    """Return all there are: by tag, then by path, and what makes a thing before what shows it."""
     found = [each for module in _modules() for each in module.OPERATIONS]
-    order = [tag.name for tag in TAGS]
-    return sorted(found, key=lambda each: order.index(each.tag))
+    tags = [tag.name for tag in TAGS]
+    return sorted(found, key=lambda each: (tags.index(each.tag), each.path, METHODS.index(each.method)))
 
 
 def service(settings: Settings) -> Service:
