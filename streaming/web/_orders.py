@@ -37,7 +37,6 @@ def _ranged(name: str) -> Meta:
 
 Thread = Annotated[str, _told(pattern=f"^{orders.THREAD_PATTERN}$")]
 AtLeastOne = Annotated[int, _told(minimum=1)]
-Message = Annotated[dict[str, Any], _told(required=["role"])]
 
 
 class Params(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -71,7 +70,7 @@ class Create(Struct, frozen=True, forbid_unknown_fields=True):
 
     prompt: Annotated[str, _told(pattern=r"\S")] | None = None
     """The question."""
-    messages: Annotated[list[Message], _told(minItems=1)] | None = None
+    messages: Annotated[list[_bodies.Message], _told(minItems=1)] | None = None
     """Messages in the shape of OpenAI's chat, images included."""
     source: str | None = None
     """``chat`` (the default), ``responses``, or a runnable's name."""

@@ -21,7 +21,7 @@ OPERATIONS = (
         "listModels",
         "OpenAI",
         "List the models",
-        "What `model` may name, runnables among them. Where no setting names the models, the upstream is asked.",
+        "What `model` may name, runnables among them. The upstream is asked where no setting names any.",
         answers={200: Answer("All of them.", {"application/json": Models})},
         access="read",
         dialect="openai",
