@@ -54,6 +54,9 @@ UNUSED = (
 )
 
 
+Ask = Callable[[Any, GenerationMode], None]
+
+
 class Finding(NamedTuple):
     what: str
     status: int
@@ -168,9 +171,7 @@ class Fuzzer:
             events,
         )
 
-    def _run(
-        self, operation: Any, mode: GenerationMode, count: int, ask: Callable[[Any, GenerationMode], None]
-    ) -> bool:
+    def _run(self, operation: Any, mode: GenerationMode, count: int, ask: Ask) -> bool:
         """Ask ``count`` times; return whether there is anything of that kind to ask."""
         asked = 0
 
@@ -242,6 +243,10 @@ class Fuzzer:
             named = {"item_id": self._pick("item_id"), "thread_id": self._pick("chatkit_thread")}
             body["type"] = self._random.choice(CHATKIT)
             body["params"] = {"input": said, "title": word, **named}
+        elif path == "/":
+            body.update(
+                dict.fromkeys(("follows", "replaces", "resume"), ""), prompt=word, answerer="model:demo"
+            )
         elif path.startswith("/runnables"):
             messages = {"messages": [{"role": "user", "content": word}]}
             given = self._random.choice([word, {"topic": word}, messages])
@@ -315,7 +320,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz_api", description=__doc__)
     parser.add_argument("--cases", type=int, default=1000, help="for each operation (1000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="operations whose method and path hold this")
+    parser.add_argument("--only", default="", help="operations whose method and path match this")
     parser.add_argument("--url", default="", help="of a service that runs; left out: one is started")
     parser.add_argument("--output", type=Path, default=Path("tests/artefacts/fuzz_api.json"))
     options = parser.parse_args(argv)
@@ -335,7 +340,7 @@ def _fuzz(url: str, options: argparse.Namespace) -> int:
     fuzzer = Fuzzer(url, options.cases, options.seed)
     results: list[Tried] = []
     for operation in fuzzer.operations:
-        if options.only in operation.label:
+        if re.search(options.only, operation.label):
             results.append(fuzzer.try_operation(operation))
             print(report(results[-1]), flush=True)
             for finding in results[-1].findings:
