@@ -33,6 +33,11 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
+# The table of settings in docs/, from what is said beside them in the code.
+.PHONY: settings
+settings: .venv/installed
+	$(BIN)/python -m streaming settings --markdown >docs/settings.md
+
 # Pin what requirements*.in name, with hashes.
 lock: .venv/installed-dev
 	$(BIN)/pip install --quiet uv
