@@ -26,7 +26,7 @@ _TAIL = """\
 | variable | whose | |
 | --- | --- | --- |
 | the names in the fields `key` of the file in `UPSTREAMS` | yours | the keys of its upstreams |
-| `GUNICORN_CMD_ARGS` | gunicorn | more of its command line, such as `--forwarded-allow-ips` |
+| `GUNICORN_CMD_ARGS` | gunicorn | more of its command line, such as `--bind` |
 | `TIKTOKEN_CACHE_DIR` | tiktoken | where its tables lie; nothing is downloaded by this service |
 | `SSL_CERT_FILE`, `SSL_CERT_DIR` | OpenSSL | certificates to trust instead of the system's |
 | `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID` | the OpenAI SDK | sent to the one upstream; to none of a file in `UPSTREAMS` |
