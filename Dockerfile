@@ -25,6 +25,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/data \
     PORT=8000 \
+    RUNNABLES=none \
     EVENTLOG_URL=sqlite:////data/streams.db \
     CHECKPOINTS_URL=sqlite:////data/checkpoints.db \
     SESSIONS_PATH=/data/agent_sessions.db

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,9 +51,15 @@ def interpreter() -> str:
 
 
 class Sandbox:
-    """Runs programs in ``folder/app``, which they can read, with ``folder/data`` to write in."""
+    """Runs programs in ``app``, which they can read, with ``data`` to write in, until the block is left.
 
-    def __init__(self, folder: Path) -> None:
+    Its folder is not one of pytest's: those are shut to other accounts, again at each start of any pytest.
+    """
+
+    def __init__(self) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="sluice-sandbox-"))
+        folder.chmod(0o755)
+        self._folder = folder
         self.app, self.data, self._tmp = folder / "app", folder / "data", folder / "tmp"
         self.log_file = folder / "log"
         for each in (self.app, self.data, self._tmp):
@@ -60,10 +67,12 @@ class Sandbox:
         for each in (self.data, self._tmp):
             os.chown(each, ACCOUNT, ACCOUNT)
             each.chmod(0o700)
-        # Another account has to get through to them.
-        for parent in folder.parents[: len(folder.parents) - 2]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-        folder.chmod(0o755)
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder)
 
     def start(self, words: Sequence[str], variables: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         """Start a program in a session of its own; its process is the program's own."""

@@ -4,11 +4,11 @@ Docker itself is not needed. The layers below (the base image, and that the
 packages install from their wheels alone) are left to the build.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import site
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +27,8 @@ STAGE = final_stage((REPOSITORY / "Dockerfile").read_text())
 class Container:
     """The image's command, its files copied to a folder, its packages this interpreter's."""
 
-    def __init__(self, folder: Path) -> None:
-        self._sandbox = Sandbox(folder)
+    def __init__(self, sandbox_: Sandbox) -> None:
+        self._sandbox = sandbox_
         for path in context(REPOSITORY):
             target = self._sandbox.app / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -68,13 +68,20 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    started = Container(tmp_path_factory.mktemp("container"))
-    try:
-        wait_until(lambda: _answers(started), 60, "the image's service answers")
+def container() -> Iterator[Container]:
+    with running() as started:
         yield started
-    finally:
-        sandbox.kill(started.process)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Container]:
+    with Sandbox() as made:
+        started = Container(made)
+        try:
+            wait_until(lambda: _answers(started), 60, "the image's service answers")
+            yield started
+        finally:
+            sandbox.kill(started.process)
 
 
 def _answers(container: Container) -> bool:
@@ -123,20 +130,15 @@ def test_the_image_s_other_commands_work_there(container: Container) -> None:
     assert container.run("-m", "streaming", "settings", "--check") == 0
 
 
-def test_sigterm_ends_the_image_s_process_itself_and_then_it_is_unhealthy(tmp_path: Path) -> None:
-    container = Container(tmp_path)
-    try:
-        wait_until(lambda: _answers(container), 60, "the image's service answers")
+def test_sigterm_ends_the_image_s_process_itself_and_then_it_is_unhealthy() -> None:
+    with running() as container:
         os.kill(container.process.pid, signal.SIGTERM)
         # Docker is told to wait this long; with no stream open it is gone at once.
         assert container.process.wait(timeout=30) == 0, container.log_text()[-4000:]
         assert container.check_health() == 1
-    finally:
-        sandbox.kill(container.process)
 
 
-def test_the_sandbox_of_these_tests_ends_with_what_its_program_says(tmp_path: Path) -> None:
-    made = Sandbox(tmp_path)
-
-    assert made.run([sandbox.interpreter(), "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
-    assert subprocess.run(["test", "-e", str(made.app / "written")], check=False).returncode == 1
+def test_the_sandbox_of_these_tests_ends_with_what_its_program_says() -> None:
+    with Sandbox() as made:
+        assert made.run([sandbox.interpreter(), "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
+        assert not (made.app / "written").exists()

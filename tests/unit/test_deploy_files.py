@@ -43,15 +43,15 @@ def test_the_image_holds_what_runs_and_nothing_else(tmp_path: Path) -> None:
     wanted = {"app.py", "wsgi.py", "gunicorn.conf.py", "requirements.txt", "LICENSE", "static/page.js"}
     unwanted = """.env .git/config streams.db streams.db-wal tests/x.py docs/x.md requirements-dev.txt
         upstreams.toml streaming/x.db streaming/__pycache__/x.pyc static/node_modules/x.js bench/x.py
-        examples/clients/curl.sh streaming/streams.db-ballast .venv/bin/python notes.txt""".split()
-    for name in [*wanted, *unwanted, "streaming/web/page.py", "examples/agent.py", "templates/page.html"]:
+        examples/agent.py streaming/streams.db-ballast .venv/bin/python notes.txt""".split()
+    for name in [*wanted, *unwanted, "streaming/web/page.py", "templates/page.html"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     shutil.copy(REPOSITORY / ".dockerignore", tmp_path)
 
     taken = {str(path) for path in context(tmp_path)}
 
-    assert taken == wanted | {"streaming/web/page.py", "examples/agent.py", "templates/page.html"}
+    assert taken == wanted | {"streaming/web/page.py", "templates/page.html"}
 
 
 def test_every_package_of_the_image_is_checked_against_its_hash() -> None:
