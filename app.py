@@ -7,7 +7,8 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from streaming import plugins
-from streaming.errors import InvalidRequest, SettingsError
+from streaming.errors import InvalidRequest
+from streaming.eventlogs._schemes import scheme_of
 from streaming.keyring import Keyring, read_entries
 from streaming.limiter import Limiter
 from streaming.metrics import Metrics
@@ -27,11 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     To be called in the process that serves: it opens the event log and starts greenlets.
     """
     settings = settings or Settings.from_environ(os.environ)
-    scheme = settings.eventlog_url.partition(":")[0]
-    scheme = {"rediss": "redis"}.get(scheme, scheme)  # the same store, over TLS
-    if scheme not in plugins.names("eventlogs"):
-        known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
-        raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")
+    scheme = scheme_of(settings.eventlog_url)
     registered = load_registered(settings)
     fixed_keys = read_entries(settings.api_keys)
 

@@ -32,8 +32,9 @@ MIN_SECRET_CHARS = 32
 class Settings:
     # The upstream
     openai_api_key: str = field(default="", repr=False)
+    """The key for the upstream. With neither key nor base URL the built-in demo model answers."""
     openai_base_url: str = ""
-    """An OpenAI-compatible server. Without it, and without a key, the demo model answers."""
+    """An OpenAI-compatible server, such as ``http://127.0.0.1:11434/v1``. Empty with a key: OpenAI's own."""
     model: str = ""
     """The model of a request that names none; the first of ``MODELS`` where that is given."""
     models: tuple[str, ...] = ()
@@ -45,15 +46,19 @@ class Settings:
     upstream_responses: Literal["auto", "yes", "no"] = "auto"
     """Whether the one upstream speaks OpenAI's Responses; ``auto``: found out by asking."""
     upstream_proxy: str = field(default="", repr=False)
+    """An HTTP proxy to the upstream, with its user and password if it wants them."""
     upstream_retries: int = 2
     """At most so many, and only before any of the answer was shown."""
     retry_ambiguous: bool = False
     """Retry also when the upstream may have begun, and billed, the work."""
     connect_timeout_seconds: float = 5.0
+    """Of making a connection to the upstream."""
     first_token_timeout_seconds: float = 120.0
+    """From the request to the first of the upstream's answer."""
     idle_timeout_seconds: float = 60.0
     """Between two complete lines of the upstream."""
     demo_tokens_per_second: float = 60.0
+    """How fast the demo model answers; ``0``: as fast as it can."""
 
     # Runnables
     runnables: tuple[str, ...] = EXAMPLES
@@ -84,14 +89,22 @@ class Settings:
 
     # Streams
     eventlog_url: str = field(default="sqlite:///streams.db", repr=False)
+    """Where streams last: ``sqlite:////absolute/path`` for one machine, ``redis://host:port/0`` (Redis or
+    Valkey 7 and newer; ``rediss://`` with TLS) for several, ``memory://`` for one worker that may forget."""
     sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    """``FULL`` loses nothing in a power cut, and costs a sync for each commit."""
     stream_timeout_seconds: float = 900.0
+    """Of a whole run."""
     max_stream_bytes: int = 8 * 1024 * 1024
+    """Of one answer, as it is kept in the log."""
     max_stream_events: int = 100_000
+    """Of one answer."""
     max_streams: int = 5000
     """Running at the same time in one worker."""
     disconnect_grace_seconds: float = 30.0
+    """After which a run that nobody reads is cancelled, unless its request says otherwise."""
     lease_seconds: float = 10.0
+    """After which a worker that stands still loses its runs to another."""
     retention_seconds: float = 3600.0
     """How long an ended stream can be read; its id is remembered a day longer."""
     thread_retention_seconds: float = 30 * 86_400.0
@@ -99,7 +112,9 @@ class Settings:
 
     # Readers
     heartbeat_seconds: float = 10.0
+    """After so long a silence an event stream gets a comment, which keeps proxies from cutting it."""
     write_timeout_seconds: float = 30.0
+    """After which a client that does not read is cut off."""
     connection_seconds: float = 600.0
     """After which an event stream that can be resumed is closed, give or take a tenth."""
     max_wait_seconds: float = 30.0
@@ -107,8 +122,11 @@ class Settings:
 
     # Requests
     max_body_bytes: int = 16 * 1024 * 1024
+    """Of a request."""
     max_prompt_chars: int = 200_000
+    """Of all the text in a request."""
     max_messages: int = 1000
+    """Of one request."""
     head_timeout_seconds: float = 15.0
     """From a request's first byte to the end of its headers."""
     body_timeout_seconds: float = 20.0
@@ -191,9 +209,11 @@ class Settings:
     """How long runs may go on after SIGTERM; the worker exits some 5 seconds later.
     For a platform that kills after 30 seconds."""
     port: int = 8000
+    """Where gunicorn listens, unless its command line says otherwise with ``-b``."""
     web_concurrency: int = 1
     """Worker processes."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """From which level on this service's own records are written to stderr."""
 
     # Observability
     log_format: Literal["text", "json"] = "text"
@@ -320,11 +340,11 @@ class Settings:
 
     @property
     def eventlog_url_shown(self) -> str:
-        """The URL without the password that may be in it."""
+        """The URL without the password that may be in it, before the host or in the query."""
         parts = urlsplit(self.eventlog_url)
-        if parts.password is None:
+        if parts.password is None and not parts.query:
             return self.eventlog_url
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     @property
     def default_model(self) -> str:
