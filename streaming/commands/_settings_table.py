@@ -45,20 +45,21 @@ def markdown(settings: list[Described]) -> str:
 def _row(setting: Described) -> str:
     first, comma, _ = setting.default.partition(",")
     default = f"`{first}{comma and ',…'}`" if first else ""
-    if setting.kind == "bytes" and (size := _readable_bytes(setting.default)):
-        default += f" ({size})"
+    if readable := _readable(setting):
+        default += f" ({readable})"
     kind = f"{setting.kind}, *secret*" if setting.is_secret else setting.kind
     explanation = setting.explanation.replace("``", "`").replace("|", "\\|")
     return f"| `{setting.variable}` | {default} | {kind} | {explanation} |"
 
 
-def _readable_bytes(text: str) -> str:
-    """
-    >>> _readable_bytes("8388608"), _readable_bytes("65536"), _readable_bytes("1000")
-    ('8 MiB', '64 KiB', '')
-    """
-    number = int(text)
-    for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+def _readable(setting: Described) -> str:
+    """Return a large number of bytes or seconds as people say it, empty where it is none."""
+    sizes = {
+        "bytes": ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")),
+        "seconds": ((86_400, "days"), (3600, "hours")),
+    }
+    for size, unit in sizes.get(setting.kind, ()):
+        number = float(setting.default)
         if number and number % size == 0:
-            return f"{number // size} {unit}"
+            return f"{number / size:.0f} {unit}".replace("1 hours", "an hour").replace("1 days", "a day")
     return ""

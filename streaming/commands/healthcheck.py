@@ -1,7 +1,6 @@
 """Ask a service whether it is alive; for a container's health check, where there is no curl."""
 
 import argparse
-import http.client
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +36,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _ask(url: str, timeout_seconds: float) -> int:
+    import http.client  # brings sockets along
+
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     # No variable of the environment leads it through a proxy, as urllib's would.

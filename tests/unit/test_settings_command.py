@@ -81,6 +81,27 @@ def test_sections_units_choices_and_secrets_are_read_from_the_class() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "default", "shown"),
+    [
+        ("bytes", "8388608", "`8388608` (8 MiB)"),
+        ("bytes", "65536", "`65536` (64 KiB)"),
+        ("bytes", "1000", "`1000`"),
+        ("seconds", "3600", "`3600` (an hour)"),
+        ("seconds", "2592000", "`2592000` (30 days)"),
+        ("seconds", "0.5", "`0.5`"),
+        ("seconds", "0", "`0`"),
+        ("whole number", "3600", "`3600`"),
+        ("list, by commas", "a=b,c=d", "`a=b,…`"),
+        ("text", "", ""),
+    ],
+)
+def test_a_default_can_be_read(kind: str, default: str, shown: str) -> None:
+    row = markdown([Described("x", "X", "Section", "What it is.", kind, default, False)])
+
+    assert f"| `X` | {shown} | {kind} | What it is. |" in row
+
+
 def check(capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     status = main(["settings", "--check"])
     said = capsys.readouterr()
