@@ -14,7 +14,7 @@ from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
-from streaming.web import _access, _cors, _errors, _principals
+from streaming.web import _access, _cors, _errors, _principals, _sessions
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -62,7 +62,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["streams"] = streams
     _errors.register(app)
     _cors.register(app, settings)
-    _access.register(app, settings, Keyring(keys, fixed_keys))
+    access = _access.register(app, settings, Keyring(keys, fixed_keys))
+    _sessions.register(app, settings, plugins.create("sessions", scheme, log), access)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))
     return app

@@ -23,6 +23,8 @@ from streaming.upstreams import (
     read_catalogue,
 )
 
+MIN_SECRET_CHARS = 32
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -116,6 +118,24 @@ class Settings:
     chatkit_workflow_id: str = ""
     """Of the workflow at OpenAI that hosted sessions are for."""
 
+    # The page
+    page: Literal["auto", "private", "public", "off"] = "auto"
+    """Who may use it: who signs in with a key (``private``), anybody, within small limits
+    (``public``), nobody. ``auto``: everybody where ``AUTH`` is ``open``, else ``private``."""
+    secret_key: tuple[str, ...] = field(default=(), repr=False)
+    """What cookies are signed with: at least 32 characters. Several, the newest first, to change it
+    without ending sessions. Without it, a secret is made, and kept in the store."""
+    session_idle_seconds: float = 12 * 3600.0
+    """A session that is not used for so long is over."""
+    session_seconds: float = 7 * 86_400.0
+    """So long after signing in, a session is over in any case."""
+    sign_in_failures_per_minute: int = 10
+    """From one address, at one worker; all addresses together may fail twenty times as often."""
+    visitors_per_hour: int = 60
+    """New visitors of a public page from one address, at one worker; fifty times as many from all."""
+    stream_get: Literal["on", "off"] = "on"
+    """Whether ``GET /stream?prompt=`` starts runs. ``off``: nothing is at that address."""
+
     # The server
     drain_seconds: float = 18.0
     """How long runs may go on after SIGTERM; the worker exits some 5 seconds later.
@@ -150,6 +170,10 @@ class Settings:
         _ = self.registrations
         if self.port > 65535:
             raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
+        if min(map(len, self.secret_key), default=MIN_SECRET_CHARS) < MIN_SECRET_CHARS:
+            raise SettingsError(f"SECRET_KEY: at least {MIN_SECRET_CHARS} characters, which nobody can guess")
+        if self.page in ("private", "public") and self.auth == "open":
+            raise SettingsError(f"PAGE: {self.page} needs AUTH=keys or AUTH=proxy, else everybody is let in")
         if self.catalogue:
             names = tuple(model.name for model in self.catalogue)
             if self.models not in ((), names):
@@ -176,6 +200,18 @@ class Settings:
                 # To clients of OpenAI's dialects a runnable is a model.
                 raise SettingsError(f"RUNNABLES: {each.name} is the name of a model too")
         return found
+
+    @property
+    def page_access(self) -> Literal["open", "private", "public", "off"]:
+        """Who may use the page; ``open``: everybody, and all are one."""
+        if self.page != "auto":
+            return self.page
+        return "open" if self.auth == "open" else "private"
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether somebody signs in to the page with a key."""
+        return self.auth == "keys" and self.page_access in ("private", "public")
 
     @property
     def is_demo(self) -> bool:

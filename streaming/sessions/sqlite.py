@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import apsw
-from gevent.threadpool import ThreadPool
+import gevent
 
 from streaming.errors import StoreFull, StoreUnavailable
 from streaming.eventlogs.sqlite import SQLiteLog
@@ -29,7 +29,6 @@ class SQLiteSessions:
 
     def __init__(self, log: SQLiteLog) -> None:
         self._log = log
-        self._thread = ThreadPool(1)
         self._closed = False
 
     def read(self) -> Kept:
@@ -45,15 +44,13 @@ class SQLiteSessions:
         self._apply(insert)
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._thread.kill()
+        self._closed = True
 
     def _apply(self, work: Callable[[apsw.Connection], T]) -> T:
         if self._closed:
             raise StoreUnavailable("this event log was closed")
         # An exception that crosses the pool would be printed.
-        outcome: T | Exception = self._thread.apply(self._caught, (work,))
+        outcome: T | Exception = gevent.get_hub().threadpool.apply(self._caught, (work,))
         if isinstance(outcome, apsw.FullError):
             raise StoreFull("the disk of the event log is full", retry_after_seconds=60)
         if isinstance(outcome, Exception):
