@@ -103,7 +103,8 @@ def sign_in(tab: Page, service: Service, key: str, query: str = "") -> None:
     """Open the page and sign in with the form it shows."""
     tab.goto(service.url + "/" + query)
     key_field(tab).fill(key)
-    tab.get_by_role("button", name="Sign in").click()
+    with tab.expect_navigation():  # whatever comes: its script is there too
+        tab.get_by_role("button", name="Sign in").click()
 
 
 def token_of(tab: Page) -> str:
