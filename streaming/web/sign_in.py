@@ -70,7 +70,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.errorhandler(NotAuthenticated)
     def is_out(error: NotAuthenticated) -> Response:
         """Of who wants to sign out, and is not signed in any more."""
-        return signed_out()
+        return signed_out() if _wants_page() else _errors.refuse(error)
 
     @blueprint.errorhandler(InvalidRequest)
     def refuse(error: InvalidRequest) -> Response:
