@@ -249,7 +249,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.stop()
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("place", range(6))
 def test_each_snippet_of_the_document_runs_as_it_says(
     demo: Service,
     node: str,  # noqa: F811
@@ -273,4 +273,4 @@ def test_each_snippet_of_the_document_runs_as_it_says(
 
 
 def test_the_document_has_no_other_snippets() -> None:
-    assert len(snippets("js")) == 5
+    assert len(snippets("js")) == 6
