@@ -16,6 +16,7 @@ from streaming.web._sessions import Sessions
 MAX_FORM_BYTES = 8192
 EVERYBODY = 20
 """How many times what one address may fail, all may together."""
+NOTHING = "there is nothing at this address"
 WRONG = "this key is not known here, or is not valid any more"
 
 
@@ -30,7 +31,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.before_request
     def check() -> None:
         if not settings.signs_in:
-            raise NotFound("there is nothing at this address")
+            raise NotFound(NOTHING)
 
     @blueprint.get("/sign-in")
     def form() -> Response:
@@ -70,6 +71,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.errorhandler(NotAuthenticated)
     def is_out(error: NotAuthenticated) -> Response:
         """Of who wants to sign out, and is not signed in any more."""
+        if not settings.signs_in:
+            return _errors.refuse(NotFound(NOTHING))
         return signed_out() if _wants_page() else _errors.refuse(error)
 
     @blueprint.errorhandler(InvalidRequest)

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from streaming import keyring
-from streaming.errors import SettingsError
+from streaming.errors import SettingsError, StoreUnavailable
 from streaming.keyring import Issued, Keyring
 from streaming.settings import Settings
 from streaming.web import _sessions
@@ -639,15 +639,41 @@ def test_a_session_that_ended_does_not_become_a_visitor_unseen(open_place: Open)
     assert browser.get(f"/streams/{stream_id}", Accept="application/json").status_code == 404
 
 
+# The store
+
+
+def test_who_was_let_in_by_a_store_that_fails_meanwhile_still_gets_the_answer(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = place.browser(key=place.ana.text)
+    _pass_time(monkeypatch, 3600, steps=1, browser=browser)
+    sessions = place.app.extensions["sessions"]
+    given = sessions.set_cookies
+
+    def fails() -> Any:
+        raise StoreUnavailable("gone")
+
+    def later(*arguments: Any) -> None:
+        monkeypatch.setattr(sessions, "_known", fails)
+        given(*arguments)
+
+    monkeypatch.setattr(sessions, "set_cookies", later)
+    response = browser.get("/threads", Accept="application/json")
+    assert response.status_code == 200
+    assert "__Host-sluice=" in response.headers["Set-Cookie"]
+    refused(browser.get("/threads", Accept="application/json"), 503, "store_unavailable")
+
+
 # Settings
 
 
 def test_without_a_page_there_is_nothing_at_its_addresses(open_place: Open) -> None:
     place = open_place(page="off")
-    bearer = {"Authorization": f"Bearer {place.ana.text}"}
-    for path in ("/", "/sign-in"):
-        assert place.browser().get(path, **bearer).status_code in (401, 404)
-        assert place.browser().get(path, **bearer | {"Accept": "application/json"}).status_code == 404
+    for who in ({}, {"Authorization": f"Bearer {place.ana.text}"}):
+        refused(place.browser().get("/", **who), 404, "not_found")
+        refused(place.browser().get("/sign-in", **who), 404, "not_found")
+        refused(place.browser().post("/sign-out", **who), 404, "not_found")
+        refused(place.browser().sign_in(place.ana.text), 404, "not_found")
 
 
 def test_get_stream_can_be_switched_off(open_place: Open) -> None:
