@@ -57,7 +57,7 @@ ROUTES = [
     Route("sign_in.form", "GET", "/sign-in", 200),
     # Too long for a key, and refused for that, whoever asks.
     Route("sign_in.sign_in", "POST", "/sign-in", 413, headers=OURS, form={"key": "x" * 9000}),
-    Route("sign_in.sign_out", "POST", "/sign-out", 204),
+    Route("sign_in.sign_out", "POST", "/sign-out", 204, headers=OURS),
     Route("metrics.show", "GET", "/metrics", 404),
     Route("usage.show", "GET", "/usage", 200),
     Route("doctor.page", "GET", "/doctor", 200),

@@ -447,6 +447,15 @@ def test_signing_out_twice_is_signing_out(place: Place) -> None:
     assert browser.post("/sign-out", {"csrf": token}).headers["Location"] == "/sign-in"
 
 
+def test_no_other_site_can_have_a_browser_forget(place: Place) -> None:
+    browser = place.browser()  # as from another site: the browser holds the cookie back
+    for site, origin in (("cross-site", "https://evil.test"), (None, "null"), (None, None)):
+        response = browser.post("/sign-out", {}, site=site, origin=origin)
+        assert response.status_code == 403
+        assert "Clear-Site-Data" not in response.headers
+        assert "Set-Cookie" not in response.headers
+
+
 def test_signing_in_gives_a_new_session_and_ends_the_one_before(place: Place) -> None:
     browser = place.browser(key=place.ana.text)
     before = browser.cookie("__Host-sluice")
