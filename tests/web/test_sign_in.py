@@ -648,6 +648,22 @@ def test_a_session_that_ended_does_not_become_a_visitor_unseen(open_place: Open)
     assert browser.get(f"/streams/{stream_id}", Accept="application/json").status_code == 404
 
 
+# Behind a proxy that says who asks
+
+
+def test_whom_a_proxy_names_sees_the_page_and_nobody_else_does(open_place: Open) -> None:
+    place = open_place(auth="proxy", auth_proxy_addresses=("127.0.0.1",))
+    browser = place.browser()
+    page = browser.get("/", **{"X-Forwarded-User": "ana"})
+    assert page.status_code == 200
+    assert "Sign out" not in page.text, "that is the proxy's business"
+    unnamed = browser.get("/")
+    assert unnamed.status_code == 401
+    assert "the proxy in front of this service" in unnamed.text
+    assert 'name="key"' not in unnamed.text
+    refused(browser.sign_in(place.ana.text), 404, "not_found")
+
+
 # The store
 
 
