@@ -602,6 +602,14 @@ def test_a_visitor_of_a_public_page_is_somebody_from_the_first_look_on(open_plac
     assert visitor.get("/?thread=t1").status_code == 200
 
 
+def test_a_sessions_cookie_makes_no_visitor(open_place: Open) -> None:
+    place = open_place(page="public")
+    value = place.browser(key=place.ana.text).cookie("__Host-sluice")
+    other = place.browser()
+    other.client.set_cookie("__Host-sluice-visitor", value, domain="sluice.test")
+    assert given(other.get("/"), "__Host-sluice-visitor").value != value
+
+
 def test_two_visitors_do_not_see_each_other(open_place: Open) -> None:
     place = open_place(page="public")
     one, other = place.browser(), place.browser()
