@@ -4,6 +4,7 @@ For what nobody has to sign in for. An address is a network of IPv6, since one
 household has as many addresses as it likes.
 """
 
+import functools
 import ipaddress
 import math
 import time
@@ -27,7 +28,10 @@ class Attempts:
         self._what = what
         self._each = each
         self._everybody = everybody
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    @functools.cached_property
+    def _limiter(self) -> MovingWindowRateLimiter:
+        return MovingWindowRateLimiter(MemoryStorage())  # it has a timer, which not every service needs
 
     def check(self, request: Request) -> None:
         """Raise `RateLimited` where no more is allowed now."""

@@ -171,16 +171,17 @@ class Sessions:
 
     def set_cookies(self, request: Request, response: Response) -> None:
         """Put what this request gave, renewed or took away on its answer."""
-        given: dict[str, Session | None] = g.pop("cookies_given", {})
-        for base, session in given.items():
-            text = self._serializer(base).dumps(msgspec.to_builtins(session)) if session else ""
+        given: dict[str, str] = g.pop("cookies_given", {})
+        for base, text in given.items():
             kept = VISITOR_SECONDS if base == VISITOR else int(self._settings.session_idle_seconds)
-            _cookies.write(response, request, base, str(text), kept)
+            _cookies.write(response, request, base, text, kept)
 
     def _give(self, base: str, session: Session | None) -> None:
+        # Signed now: by the time of the answer, after a long poll, the store may not be there.
+        text = str(self._serializer(base).dumps(msgspec.to_builtins(session))) if session else ""
         if "cookies_given" not in g:
             g.cookies_given = {}
-        g.cookies_given[base] = session
+        g.cookies_given[base] = text
 
     # Tokens of forms
 

@@ -74,7 +74,7 @@ def _page(
     )
     response = Response(html, status, _headers(nonce), content_type="text/html; charset=utf-8")
     if status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
+        response.headers["WWW-Authenticate"] = 'Bearer realm="sluice"'
     if wait_seconds is not None:
         response.headers["Retry-After"] = str(max(1, round(wait_seconds)))
     return response

@@ -128,6 +128,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.errorhandler(NotAuthenticated)
     def ask_to_sign_in(error: NotAuthenticated) -> Response:
+        if settings.page_access == "off":
+            return _errors.refuse(NotFound("there is nothing at this address"))
         return _sign_in_page.asking(settings, request.method == "POST")
 
     @blueprint.errorhandler(InvalidRequest)

@@ -16,6 +16,7 @@ from streaming.web._sessions import Sessions
 MAX_FORM_BYTES = 8192
 EVERYBODY = 20
 """How many times what one address may fail, all may together."""
+NOTHING = "there is nothing at this address"
 WRONG = "this key is not known here, or is not valid any more"
 
 
@@ -30,7 +31,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.before_request
     def check() -> None:
         if not settings.signs_in:
-            raise NotFound("there is nothing at this address")
+            raise NotFound(NOTHING)
 
     @blueprint.get("/sign-in")
     def form() -> Response:
@@ -64,25 +65,19 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.post("/sign-out")
     def sign_out() -> Response:
+        # Also of who is not signed in any more: that browser is to forget as well, but not for another site.
+        _csrf.check_same_origin(request)
         sessions().end(request)
-        return signed_out()
-
-    @blueprint.errorhandler(NotAuthenticated)
-    def is_out(error: NotAuthenticated) -> Response:
-        """Of who wants to sign out, and is not signed in any more."""
-        return signed_out()
-
-    @blueprint.errorhandler(InvalidRequest)
-    def refuse(error: InvalidRequest) -> Response:
-        return _sign_in_page.refusing(error) if _wants_page() else _errors.refuse(error)
-
-    def signed_out() -> Response:
         response = Response(status=204)
         if _wants_page():
             response = make_response(redirect(url_for("sign_in.form"), 303))
         # What was typed and not sent is in the browser's own storage.
         response.headers["Clear-Site-Data"] = '"storage"'
         return response
+
+    @blueprint.errorhandler(InvalidRequest)
+    def refuse(error: InvalidRequest) -> Response:
+        return _sign_in_page.refusing(error) if _wants_page() else _errors.refuse(error)
 
     @blueprint.after_app_request
     def set_cookies(response: Response) -> Response:

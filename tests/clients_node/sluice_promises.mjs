@@ -1,7 +1,7 @@
 // What static/sluice.js promises, against a service that fails in every way: node --test sluice_promises.mjs
 import assert from "node:assert/strict";
 import { afterEach, before, beforeEach, describe, test } from "node:test";
-import { EventStreamParser, Sluice, SluiceError, newKey } from "../../static/sluice.js";
+import { EventStreamParser, NotAuthenticated, PermissionDenied, RateLimited, Sluice, SluiceError, newKey } from "../../static/sluice.js";
 import { ID, Service, begin, cutAt, eventsOf, heldBack, hurry, json, message, refuse, says, whole } from "./sluice_service.mjs";
 
 hurry();
@@ -479,6 +479,16 @@ describe("a run", () => {
     for (const { headers, path } of service.asked) assert.equal(headers.authorization, "Bearer x", path);
   });
 
+  test("sends its key with every request, also with those that stream", async () => {
+    const signed = new Sluice(service.url, { key: "sk-sluice-x", headers: { "X-More": "1" }, EventSource: class {} });
+    await heard(await signed.start({ prompt: "hi" }));
+    assert.equal(service.askedFor("GET", "stream").length, 1, "an EventSource could not send it");
+    for (const { headers } of service.asked) {
+      assert.equal(headers.authorization, "Bearer sk-sluice-x");
+      assert.equal(headers["x-more"], "1");
+    }
+  });
+
   test("uses the fetch it is given", async () => {
     const urls = [];
     const given = new Sluice(service.url, { fetch: (url, init) => (urls.push(url), fetch(url, init)) });
@@ -489,5 +499,121 @@ describe("a run", () => {
   test("asks for metrics when it is told to", async () => {
     await heard(sluice.follow(ID, { metrics: true }));
     assert.equal(service.asked[0].query.metrics, "1");
+  });
+});
+
+describe("who is not known, or not allowed", () => {
+  const signedOut = refuse("not_authenticated", 401);
+
+  for (const [status, type, Kind] of [
+    [401, "not_authenticated", NotAuthenticated],
+    [403, "permission_denied", PermissionDenied],
+  ]) {
+    test(`is told so at once: ${status}`, async () => {
+      service.posts = [refuse(type, status)];
+      await assert.rejects(sluice.start({ prompt: "hi" }), (error) => {
+        assert.ok(error instanceof Kind && error instanceof SluiceError);
+        assert.deepEqual([error.name, error.type, error.status, error.retryable], [Kind.name, type, status, false]);
+        return true;
+      });
+      assert.equal(service.asked.length, 1);
+    });
+  }
+
+  test("has asked for too much: a short wait is waited for", async () => {
+    const full = (response) => json(response, 429, { error: { message: "too much", type: "rate_limited" } }, { "Retry-After": "2" });
+    service.posts = [full, null];
+    assertWhole(await heard(await sluice.start({ prompt: "hi" })));
+    assert.equal(service.askedFor("POST", "post").length, 2);
+  });
+
+  test("has asked for too much: a long wait is told", async () => {
+    service.posts = [(response) => json(response, 429, { error: { message: "too much", type: "rate_limited" } }, { "Retry-After": "3600" })];
+    await assert.rejects(sluice.start({ prompt: "hi" }), (error) => {
+      assert.ok(error instanceof RateLimited);
+      assert.deepEqual([error.retryAfterMs, error.retryable], [3_600_000, true]);
+      return true;
+    });
+    assert.equal(service.asked.length, 1);
+  });
+
+  test("any more, in the middle of a run, ends it with the text so far", async () => {
+    service.connections = [cutAt(300), (_, response) => signedOut(response)];
+    service.snapshots = [signedOut];
+    const got = await heard(sluice.follow(ID));
+    assert.equal(got.result.error.type, "not_authenticated");
+    assert.ok(got.result.text && TEXT.startsWith(got.result.text));
+  });
+
+  for (const transport of ["fetch", "polling"]) {
+    test(`any more, in the middle of a run, waits to be signed in and loses nothing: ${transport}`, async () => {
+      let let_in = null;
+      let asked = 0;
+      const patient = new Sluice(service.url, { transport, signIn: () => (asked++, new Promise((resolve) => (let_in = resolve))) });
+      service.connections = [cutAt(300), whole];
+      service.snapshots = [signedOut, signedOut, null];
+      const run = patient.follow(ID);
+      const hearing = heard(run);
+      await eventually(() => let_in);
+      assert.equal(run.link, "signed-out");
+      const before = run.text;
+      service.snapshots = [null];
+      let_in(true);
+      const got = await hearing;
+      assertWhole(got);
+      assert.ok(got.text.startsWith(before));
+      assert.equal(got.resets, 0);
+      assert.equal(asked, 1);
+    });
+  }
+
+  test("any more: all runs that wait are let in at once", async () => {
+    let asked = 0;
+    let let_in = null;
+    const patient = new Sluice(service.url, { signIn: () => (asked++, new Promise((resolve) => (let_in = resolve))) });
+    service.connections = [(_, response) => signedOut(response)];
+    service.snapshots = [signedOut];
+    const runs = [patient.follow(ID), patient.follow(ID), patient.follow(ID)];
+    const hearing = Promise.all(runs.map(heard));
+    await eventually(() => runs.every(({ link }) => link === "signed-out"));
+    assert.equal(asked, 1);
+    service.connections = [whole];
+    service.snapshots = [null];
+    let_in(true);
+    for (const got of await hearing) assertWhole(got);
+  });
+
+  for (const [how, signIn] of [
+    ["says no", () => false],
+    ["throws", () => assert.fail("no")],
+    ["rejects", () => Promise.reject(new Error("no"))],
+  ]) {
+    test(`any more, where signing in ${how}, ends the run`, async () => {
+      service.connections = [(_, response) => signedOut(response)];
+      service.snapshots = [signedOut];
+      const got = await heard(new Sluice(service.url, { signIn }).follow(ID));
+      assert.equal(got.result.error.type, "not_authenticated");
+    });
+  }
+
+  test("any more, where signing in helps nothing, is not asked in a hurry", async () => {
+    let asked = 0;
+    service.connections = [(_, response) => signedOut(response)];
+    service.snapshots = [signedOut];
+    const run = new Sluice(service.url, { transport: "polling", signIn: () => ++asked < 4 }).follow(ID);
+    const began = Date.now();
+    await heard(run);
+    assert.equal(asked, 4);
+    assert.ok(Date.now() - began > 60, "three waits, each longer, made shorter for this test");
+  });
+
+  test("any more: closing a run that waits ends it", async () => {
+    service.connections = [(_, response) => signedOut(response)];
+    service.snapshots = [signedOut];
+    const run = new Sluice(service.url, { signIn: () => new Promise(() => {}) }).follow(ID);
+    const { finished } = run;
+    await eventually(() => run.link === "signed-out");
+    run.close();
+    assert.equal((await finished).error.type, "closed");
   });
 });

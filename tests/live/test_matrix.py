@@ -24,6 +24,7 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }
+OURS = {"Sec-Fetch-Site": "same-origin"}
 MESSAGES = [{"role": "user", "content": "hi"}]
 SAYING = {"content": [{"type": "input_text", "text": "hi"}], "attachments": [], "inference_options": {}}
 
@@ -54,8 +55,9 @@ ROUTES = [
     Route("openapi.show", "GET", "/openapi.json", 200),
     Route("openapi.docs", "GET", "/docs", 200),
     Route("sign_in.form", "GET", "/sign-in", 200),
-    Route("sign_in.sign_in", "POST", "/sign-in", 403, form={"key": "x"}),  # no page of ours sent it
-    Route("sign_in.sign_out", "POST", "/sign-out", 303, form={}),
+    # Too long for a key, and refused for that, whoever asks.
+    Route("sign_in.sign_in", "POST", "/sign-in", 413, headers=OURS, form={"key": "x" * 9000}),
+    Route("sign_in.sign_out", "POST", "/sign-out", 204, headers=OURS),
     Route("metrics.show", "GET", "/metrics", 404),
     Route("usage.show", "GET", "/usage", 200),
     Route("doctor.page", "GET", "/doctor", 200),

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from streaming import keyring
-from streaming.errors import SettingsError
+from streaming.errors import SettingsError, StoreUnavailable
 from streaming.keyring import Issued, Keyring
 from streaming.settings import Settings
 from streaming.web import _sessions
@@ -447,6 +447,15 @@ def test_signing_out_twice_is_signing_out(place: Place) -> None:
     assert browser.post("/sign-out", {"csrf": token}).headers["Location"] == "/sign-in"
 
 
+def test_no_other_site_can_have_a_browser_forget(place: Place) -> None:
+    browser = place.browser()  # as from another site: the browser holds the cookie back
+    for site, origin in (("cross-site", "https://evil.test"), (None, "null"), (None, None)):
+        response = browser.post("/sign-out", {}, site=site, origin=origin)
+        assert response.status_code == 403
+        assert "Clear-Site-Data" not in response.headers
+        assert "Set-Cookie" not in response.headers
+
+
 def test_signing_in_gives_a_new_session_and_ends_the_one_before(place: Place) -> None:
     browser = place.browser(key=place.ana.text)
     before = browser.cookie("__Host-sluice")
@@ -593,6 +602,14 @@ def test_a_visitor_of_a_public_page_is_somebody_from_the_first_look_on(open_plac
     assert visitor.get("/?thread=t1").status_code == 200
 
 
+def test_a_sessions_cookie_makes_no_visitor(open_place: Open) -> None:
+    place = open_place(page="public")
+    value = place.browser(key=place.ana.text).cookie("__Host-sluice")
+    other = place.browser()
+    other.client.set_cookie("__Host-sluice-visitor", value, domain="sluice.test")
+    assert given(other.get("/"), "__Host-sluice-visitor").value != value
+
+
 def test_two_visitors_do_not_see_each_other(open_place: Open) -> None:
     place = open_place(page="public")
     one, other = place.browser(), place.browser()
@@ -639,15 +656,57 @@ def test_a_session_that_ended_does_not_become_a_visitor_unseen(open_place: Open)
     assert browser.get(f"/streams/{stream_id}", Accept="application/json").status_code == 404
 
 
+# Behind a proxy that says who asks
+
+
+def test_whom_a_proxy_names_sees_the_page_and_nobody_else_does(open_place: Open) -> None:
+    place = open_place(auth="proxy", auth_proxy_addresses=("127.0.0.1",))
+    browser = place.browser()
+    page = browser.get("/", **{"X-Forwarded-User": "ana"})
+    assert page.status_code == 200
+    assert "Sign out" not in page.text, "that is the proxy's business"
+    unnamed = browser.get("/")
+    assert unnamed.status_code == 401
+    assert "the proxy in front of this service" in unnamed.text
+    assert 'name="key"' not in unnamed.text
+    refused(browser.sign_in(place.ana.text), 404, "not_found")
+
+
+# The store
+
+
+def test_who_was_let_in_by_a_store_that_fails_meanwhile_still_gets_the_answer(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = place.browser(key=place.ana.text)
+    _pass_time(monkeypatch, 3600, steps=1, browser=browser)
+    sessions = place.app.extensions["sessions"]
+    given = sessions.set_cookies
+
+    def fails() -> Any:
+        raise StoreUnavailable("gone")
+
+    def later(*arguments: Any) -> None:
+        monkeypatch.setattr(sessions, "_known", fails)
+        given(*arguments)
+
+    monkeypatch.setattr(sessions, "set_cookies", later)
+    response = browser.get("/threads", Accept="application/json")
+    assert response.status_code == 200
+    assert "__Host-sluice=" in response.headers["Set-Cookie"]
+    refused(browser.get("/threads", Accept="application/json"), 503, "store_unavailable")
+
+
 # Settings
 
 
 def test_without_a_page_there_is_nothing_at_its_addresses(open_place: Open) -> None:
     place = open_place(page="off")
-    bearer = {"Authorization": f"Bearer {place.ana.text}"}
-    for path in ("/", "/sign-in"):
-        assert place.browser().get(path, **bearer).status_code in (401, 404)
-        assert place.browser().get(path, **bearer | {"Accept": "application/json"}).status_code == 404
+    for who in ({}, {"Authorization": f"Bearer {place.ana.text}"}):
+        refused(place.browser().get("/", **who), 404, "not_found")
+        refused(place.browser().get("/sign-in", **who), 404, "not_found")
+        refused(place.browser().post("/sign-out", **who), 404, "not_found")
+        refused(place.browser().sign_in(place.ana.text), 404, "not_found")
 
 
 def test_get_stream_can_be_switched_off(open_place: Open) -> None:
