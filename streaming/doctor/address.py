@@ -1,6 +1,6 @@
 """What the way does to requests and answers besides: headers, WebSocket, bodies, HTTP and TLS, clocks."""
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from streaming.doctor.findings import Finding
 from streaming.doctor.measured import LARGE_BODY_BYTES, Measured
@@ -25,7 +25,7 @@ def judge(measured: Measured) -> list[Finding]:
 
 def _http(measured: Measured) -> list[Finding]:
     found = []
-    parts = urlsplit(measured.url)
+    parts = _parts(measured.url)
     front = ", ".join(in_front(measured.headers)) or measured.headers.get("server") or "nobody says what"
     told = f"HTTP/{measured.http or '?'}, {parts.scheme}; in front: {front}"
     own = (parts.hostname or "") in OWN_HOSTS
@@ -111,7 +111,7 @@ def _request_headers(measured: Measured) -> list[Finding]:
                 changes("idempotency_key", headers),
             )
         )
-    asked = urlsplit(measured.url)
+    asked = _parts(measured.url)
     if seen.host and seen.host.lower() not in _hosts(measured.url):
         found.append(
             Finding(
@@ -240,9 +240,16 @@ def _clock(measured: Measured) -> list[Finding]:
     ]
 
 
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # a browser's page says what it likes
+        return urlsplit("")
+
+
 def _hosts(url: str) -> set[str]:
     """Return how a client may name the host of ``url``: with its usual port and without."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     host = parts.netloc.rpartition("@")[2].lower()
     usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     return {host, host.removesuffix(usual), host + usual}
