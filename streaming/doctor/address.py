@@ -7,6 +7,8 @@ from streaming.doctor.measured import LARGE_BODY_BYTES, Measured
 from streaming.doctor.remedies import changes, in_front
 
 OWN_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+REFUSED = (401, 403)
+"""It was the service that refused, so it arrived; but not what was to be tried."""
 CLOCK_SECONDS = 2.0
 CERTIFICATE_DAYS = 14.0
 EXPECTED = {"no-store", "no-transform"}
@@ -185,7 +187,7 @@ def _answer_headers(measured: Measured) -> list[Finding]:
 
 def _websocket(measured: Measured) -> list[Finding]:
     status = measured.websocket_status
-    if status is None:
+    if status is None or status in REFUSED:
         return []
     if status == 101:
         return [Finding("ok", "websocket", "WebSocket passes", "101 Switching Protocols")]
@@ -203,7 +205,7 @@ def _websocket(measured: Measured) -> list[Finding]:
 
 def _body(measured: Measured) -> list[Finding]:
     status = measured.large_body_status
-    if status is None:
+    if status is None or status in REFUSED:
         return []
     size = f"{LARGE_BODY_BYTES // 1024**2} MiB"
     if 200 <= status < 300:
@@ -225,7 +227,7 @@ def _clock(measured: Measured) -> list[Finding]:
     if ahead is None:
         return []
     within = measured.clock_within_seconds
-    told = f"the service's clock is {ahead:+.2f} s of this one, give or take {within:.2f} s"
+    told = f"the service's clock is {round(ahead, 2) + 0.0:+.2f} s of this one, give or take {within:.2f} s"
     if abs(ahead) <= CLOCK_SECONDS + within:
         return [Finding("ok", "clock", "The clocks agree", told)]
     return [

@@ -7,7 +7,8 @@ from streaming.doctor.findings import Change, Finding
 GIB = 1024**3
 LEAST_FREE_BYTES = GIB // 2
 LEAST_FILES = 4096
-SLOW_LOOP_MS = 250.0
+SLOW_LOOP_MS = 500.0
+"""Less is what a busy machine does to every process."""
 BLOCKED_LOOP_MS = 1000.0
 STOP_SECONDS = 5.0
 """That the application needs after its drain."""

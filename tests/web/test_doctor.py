@@ -186,9 +186,9 @@ def test_the_page_has_a_policy_and_no_script_of_others(shared: Service) -> None:
 def test_a_loop_that_stands_still_is_noticed() -> None:
     watch = _service_facts.LoopWatch()
     gevent.sleep(0.25)
-    assert (watch.worst_ms or 0) < 250
-    until = time.monotonic() + 0.5
+    assert (watch.worst_ms or 0) < 400
+    until = time.monotonic() + 0.6
     while time.monotonic() < until:
         pass
     gevent.sleep(0.15)
-    assert (watch.worst_ms or 0) > 250
+    assert (watch.worst_ms or 0) > 400
