@@ -2,7 +2,9 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ from streaming.doctor.flow import pace_of
 from streaming.doctor.measured import Measured, Seen, Silence, Ticks, Tls, read
 from streaming.doctor.telling import summary, tell
 
+REPOSITORY = Path(judging.__file__).parents[2]
 GOOD_HEADERS = {
     "cache-control": "no-store, no-transform",
     "stream-id": "doctor",
@@ -350,6 +353,15 @@ def test_a_report_has_no_control_characters_of_others(capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     assert not any(char in printed for char in "\x1b\r\x07\x9b")
     assert summary([evil, evil]) == "2 faults"
+
+
+def test_the_document_names_every_finding() -> None:
+    sources = Path(judging.__file__).parent.glob("*.py")
+    code = "".join(path.read_text() for path in sources if path.name != "telling.py")
+    names = set(re.findall(r'Finding\(\s*(?:"\w+"|[^,()]*?),\s*"(\w+)"', code))
+    assert len(names) > 40, "the pattern finds none any more"
+    told = set(re.findall(r"`(\w+)`", (REPOSITORY / "docs" / "doctor.md").read_text()))
+    assert names - told == set()
 
 
 def changed(value: Any, **fields: Any) -> Any:
