@@ -123,14 +123,14 @@ class Streams:
         """How many streams this worker produces now."""
         return len(self._producers)
 
-    def describe_store(self) -> Store:
-        """Return what an operator should know of the store now. Blocks."""
-        return self._log.describe()
-
     def check_ready(self) -> None:
         """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
         self._producers.check_room()
         self._log.orphans()
+
+    def describe_store(self) -> Store:
+        """Return what an operator should know of the store now. Blocks."""
+        return self._log.describe()
 
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.
