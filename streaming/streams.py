@@ -14,7 +14,7 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import InvalidRequest, NotFound, StreamExpired, StreamingError, StreamLost
 from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
 from streaming.events import (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.doctor import judging, remedies, service
+from streaming.doctor import judging, remedies, service, stores
 from streaming.doctor.findings import Finding
 from streaming.doctor.flow import pace_of
 from streaming.doctor.measured import Measured, Seen, Silence, Ticks, Tls, read
@@ -263,7 +263,7 @@ FACTS = service.Facts(
     patched=True,
     patched_late=(),
     loop_lag_ms=3.0,
-    store=service.Store("sqlite", "3.54.1", "NORMAL", "ext4", free_bytes=10 * service.GIB),
+    store=stores.Store("sqlite", "3.54.1", "NORMAL", "ext4", free_bytes=10 * stores.GIB),
     heartbeat_seconds=10,
     drain_seconds=18,
     open_files=20,
@@ -302,16 +302,16 @@ def test_a_service_that_runs_as_it_should_has_nothing_wrong() -> None:
         ({"loop_lag_ms": 3000}, {"loop": "fault"}),
         ({"file_limit": 256}, {"files": "warning"}),
         ({"open_files": 60_000}, {"files": "warning"}),
-        ({"store": service.Store("memory")}, {"memory_store": "fault"}),
-        ({"store": service.Store("memory"), "workers": 1}, {"memory_store": "warning"}),
-        ({"store": service.Store("sqlite", free_bytes=1000)}, {"disk": "warning"}),
-        ({"store": service.Store("sqlite", full=True)}, {"disk": "fault"}),
-        ({"store": service.Store("sqlite", file_system="overlay")}, {"ephemeral_disk": "note"}),
-        ({"store": service.Store("redis", unreachable="host:6379")}, {"store": "fault"}),
-        ({"store": service.Store("redis", policy="allkeys-lru")}, {"redis_policy": "fault"}),
-        ({"store": service.Store("redis", persistence="none")}, {"redis_persistence": "warning"}),
-        ({"store": service.Store("redis", persistence="none", replicas="1")}, {}),
-        ({"store": service.Store("redis", clock_ahead_seconds=-60)}, {"store_clock": "warning"}),
+        ({"store": stores.Store("memory")}, {"memory_store": "fault"}),
+        ({"store": stores.Store("memory"), "workers": 1}, {"memory_store": "warning"}),
+        ({"store": stores.Store("sqlite", free_bytes=1000)}, {"disk": "warning"}),
+        ({"store": stores.Store("sqlite", full=True)}, {"disk": "fault"}),
+        ({"store": stores.Store("sqlite", file_system="overlay")}, {"ephemeral_disk": "note"}),
+        ({"store": stores.Store("redis", unreachable="host:6379")}, {"store": "fault"}),
+        ({"store": stores.Store("redis", policy="allkeys-lru")}, {"redis_policy": "fault"}),
+        ({"store": stores.Store("redis", persistence="none")}, {"redis_persistence": "warning"}),
+        ({"store": stores.Store("redis", persistence="none", replicas="1")}, {}),
+        ({"store": stores.Store("redis", clock_ahead_seconds=-60)}, {"store_clock": "warning"}),
     ],
 )  # fmt: skip
 def test_each_wrong_start_has_its_name(fields: dict[str, Any], wrong: dict[str, str]) -> None:
@@ -340,7 +340,7 @@ def _all_bad() -> Iterator[Finding]:
         large_body_status=413,
         clock_ahead_seconds=100,
     )
-    store = service.Store("redis", policy="volatile-lru", persistence="none", clock_ahead_seconds=9)
+    store = stores.Store("redis", policy="volatile-lru", persistence="none", clock_ahead_seconds=9)
     facts = {"preload": True, "patched_late": ("x",), "loop_lag_ms": 2000, "file_limit": 9, "store": store}
     judged = [*judging.judge(bad), *service.judge(msgspec.structs.replace(FACTS, **facts))]
     assert len([each for each in judged if each.level != "ok"]) >= 18
