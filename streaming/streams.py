@@ -15,7 +15,7 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import (
     InvalidRequest,
     NotFound,
@@ -167,10 +167,6 @@ class Streams:
         """It takes no new runs, and is about to end."""
         return self._draining
 
-    def describe_store(self) -> Store:
-        """Return what an operator should know of the store now. Blocks."""
-        return self._log.describe()
-
     def check_ready(self) -> None:
         """Raise `Overloaded`, `StoreUnavailable` or `StoreFull` when a run could not be started now.
 
@@ -178,6 +174,10 @@ class Streams:
         """
         self._producers.check_room()
         self._readiness.check_store()
+
+    def describe_store(self) -> Store:
+        """Return what an operator should know of the store now. Blocks."""
+        return self._log.describe()
 
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.

@@ -1,12 +1,14 @@
 """What the way does to requests and answers besides: headers, WebSocket, bodies, HTTP and TLS, clocks."""
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from streaming.doctor.findings import Finding
 from streaming.doctor.measured import LARGE_BODY_BYTES, Measured
 from streaming.doctor.remedies import changes, in_front
 
 OWN_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+REFUSED = (401, 403)
+"""It was the service that refused, so it arrived; but not what was to be tried."""
 CLOCK_SECONDS = 2.0
 CERTIFICATE_DAYS = 14.0
 EXPECTED = {"no-store", "no-transform"}
@@ -25,7 +27,7 @@ def judge(measured: Measured) -> list[Finding]:
 
 def _http(measured: Measured) -> list[Finding]:
     found = []
-    parts = urlsplit(measured.url)
+    parts = _parts(measured.url)
     front = ", ".join(in_front(measured.headers)) or measured.headers.get("server") or "nobody says what"
     told = f"HTTP/{measured.http or '?'}, {parts.scheme}; in front: {front}"
     own = (parts.hostname or "") in OWN_HOSTS
@@ -111,7 +113,7 @@ def _request_headers(measured: Measured) -> list[Finding]:
                 changes("idempotency_key", headers),
             )
         )
-    asked = urlsplit(measured.url)
+    asked = _parts(measured.url)
     if seen.host and seen.host.lower() not in _hosts(measured.url):
         found.append(
             Finding(
@@ -185,7 +187,7 @@ def _answer_headers(measured: Measured) -> list[Finding]:
 
 def _websocket(measured: Measured) -> list[Finding]:
     status = measured.websocket_status
-    if status is None:
+    if status is None or status in REFUSED:
         return []
     if status == 101:
         return [Finding("ok", "websocket", "WebSocket passes", "101 Switching Protocols")]
@@ -203,7 +205,7 @@ def _websocket(measured: Measured) -> list[Finding]:
 
 def _body(measured: Measured) -> list[Finding]:
     status = measured.large_body_status
-    if status is None:
+    if status is None or status in REFUSED:
         return []
     size = f"{LARGE_BODY_BYTES // 1024**2} MiB"
     if 200 <= status < 300:
@@ -225,7 +227,7 @@ def _clock(measured: Measured) -> list[Finding]:
     if ahead is None:
         return []
     within = measured.clock_within_seconds
-    told = f"the service's clock is {ahead:+.2f} s of this one, give or take {within:.2f} s"
+    told = f"the service's clock is {round(ahead, 2) + 0.0:+.2f} s of this one, give or take {within:.2f} s"
     if abs(ahead) <= CLOCK_SECONDS + within:
         return [Finding("ok", "clock", "The clocks agree", told)]
     return [
@@ -240,9 +242,16 @@ def _clock(measured: Measured) -> list[Finding]:
     ]
 
 
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # a browser's page says what it likes
+        return urlsplit("")
+
+
 def _hosts(url: str) -> set[str]:
     """Return how a client may name the host of ``url``: with its usual port and without."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     host = parts.netloc.rpartition("@")[2].lower()
     usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     return {host, host.removesuffix(usual), host + usual}

@@ -224,8 +224,8 @@ def _silences(way: Way, seconds: float, heartbeat_seconds: float) -> list[Silenc
     lock = threading.Lock()
 
     def listen(each: tuple[float, float]) -> None:
-        with suppress(Unreachable):
-            heard = _silence(way, *each)
+        heard = _silence(way, *each)
+        if heard is not None:
             with lock:
                 found.append(heard)
 
@@ -234,24 +234,33 @@ def _silences(way: Way, seconds: float, heartbeat_seconds: float) -> list[Silenc
         return list(found)
 
 
-def _silence(way: Way, seconds: float, often: float) -> Silence:
+def _silence(way: Way, seconds: float, often: float) -> Silence | None:
+    """Return how it went, None for one that was not let in: that tells nothing of silence."""
     query = {"count": 1, "silence_s": seconds} | ({"heartbeat_s": often} if often else {})
-    with closing(way.stream(_path(**query), seconds=seconds + PATIENCE_SECONDS)) as stream:
-        begun = last = now()
-        greeted = survived = False
+    # Where all is held back, also the head, the silence begins with the request.
+    begun = now()
+    try:
+        stream = way.stream(_path(**query), seconds=seconds + PATIENCE_SECONDS)
+    except Unreachable:
+        waited = now() - begun
+        return Silence(seconds, often, waited, False, [], waited > seconds + PATIENCE_SECONDS / 3)
+    with closing(stream):
+        if stream.status in (502, 504):  # a proxy that gave up before the first byte
+            return Silence(seconds, often, now() - begun, False)
+        if stream.status != 200:
+            return None
+        survived = False
         beats: list[float] = []
         for at, event in stream.heard(seconds + PATIENCE_SECONDS / 3):
-            last = at
             match event:
                 case None:
                     beats.append(at - begun)
                 case {"type": "hello"}:
-                    begun, greeted = at, True
+                    begun = at
                 case {"type": "done"}:
                     survived = True
-        ended = last if survived else now()
-        mute = stream.silent or (greeted and not survived and ended - begun > seconds + 2)
-        return Silence(seconds, often, max(0.0, ended - begun), survived, beats[:1000], mute and not survived)
+        mute = stream.silent and not survived
+        return Silence(seconds, often, max(0.0, now() - begun), survived, beats[:1000], mute)
 
 
 def _service(way: Way) -> tuple[list[Finding], str]:

@@ -2,34 +2,16 @@
 
 from msgspec import Struct
 
+from streaming.doctor import stores
 from streaming.doctor.findings import Change, Finding
+from streaming.doctor.stores import Store
 
-GIB = 1024**3
-LEAST_FREE_BYTES = GIB // 2
 LEAST_FILES = 4096
-SLOW_LOOP_MS = 250.0
+SLOW_LOOP_MS = 500.0
+"""Less is what a busy machine does to every process."""
 BLOCKED_LOOP_MS = 1000.0
 STOP_SECONDS = 5.0
 """That the application needs after its drain."""
-
-
-class Store(Struct, frozen=True):
-    """What a store tells of itself. Fields of other kinds of stores keep their defaults."""
-
-    kind: str
-    version: str = ""
-    synchronous: str = ""
-    file_system: str = ""
-    free_bytes: int | None = None
-    log_bytes: int | None = None
-    full: bool = False
-    policy: str | None = None
-    """Redis' ``maxmemory-policy``; None where it does not tell."""
-    persistence: str = ""
-    replicas: str = ""
-    answer_ms: float | None = None
-    clock_ahead_seconds: float | None = None
-    unreachable: str = ""
 
 
 class Facts(Struct, frozen=True):
@@ -61,7 +43,13 @@ class Facts(Struct, frozen=True):
 
 
 def judge(facts: Facts) -> list[Finding]:
-    return [*_server(facts), *_patching(facts), *_loop(facts), *_store(facts), *_files(facts)]
+    return [
+        *_server(facts),
+        *_patching(facts),
+        *_loop(facts),
+        *stores.judge(facts.store, facts.workers),
+        *_files(facts),
+    ]
 
 
 GUNICORN = "Start it with its own configuration: gunicorn -c gunicorn.conf.py wsgi:app, without "
@@ -215,115 +203,6 @@ def _loop(facts: Facts) -> list[Finding]:
             ),
         )
     ]
-
-
-def _store(facts: Facts) -> list[Finding]:
-    store = facts.store
-    if store.unreachable:
-        return [
-            Finding(
-                "fault",
-                "store",
-                "The store does not answer",
-                store.unreachable,
-                "No run can be started, and no event is written.",
-                (Change("this service", "EVENTLOG_URL, or start the server it names"),),
-            )
-        ]
-    judge_kind = {"memory": _memory, "sqlite": _sqlite, "redis": _redis}.get(store.kind)
-    return judge_kind(facts) if judge_kind else []
-
-
-def _memory(facts: Facts) -> list[Finding]:
-    several = facts.workers > 1
-    return [
-        Finding(
-            "fault" if several else "warning",
-            "memory_store",
-            "Streams are kept in each worker's memory",
-            f"memory://, {facts.workers or 1} worker{'s' * several}",
-            "A reader who reaches another worker is told that there is none; a restart forgets all.",
-            (Change("this service", "EVENTLOG_URL=sqlite:///streams.db, or redis://host:6379/0"),),
-        )
-    ]
-
-
-def _sqlite(facts: Facts) -> list[Finding]:
-    store, found = facts.store, []
-    free = store.free_bytes
-    measured = (
-        f"SQLite {store.version}, {store.synchronous}, on {store.file_system or 'an unknown file system'}"
-    )
-    if free is not None:
-        measured += f", {free / GIB:.1f} GiB free"
-    if store.full or (free is not None and free < LEAST_FREE_BYTES):
-        found.append(
-            Finding(
-                "fault" if store.full else "warning",
-                "disk",
-                "The disk of the event log is full" if store.full else "The disk is nearly full",
-                measured,
-                "New runs are refused once nothing can be written.",
-                (Change("this service", "RETENTION_SECONDS=<less>, or EVENTLOG_URL on a larger disk"),),
-            )
-        )
-    if store.file_system in ("overlay", "tmpfs"):
-        found.append(
-            Finding(
-                "note",
-                "ephemeral_disk",
-                "The event log is on a disk that may go with its container",
-                measured,
-                "After a deploy or restart, streams and conversations from before are gone.",
-                (
-                    Change(
-                        "this service", "EVENTLOG_URL=sqlite:////a/mounted/volume/streams.db, or redis://…"
-                    ),
-                ),
-            )
-        )
-    return found or [Finding("ok", "store", "The store is sound", measured)]
-
-
-def _redis(facts: Facts) -> list[Finding]:
-    store, found = facts.store, []
-    measured = f"{store.version}, maxmemory-policy {store.policy or 'not told'}, {store.persistence}"
-    if store.answer_ms is not None:
-        measured += f", answers in {store.answer_ms:.1f} ms"
-    if store.policy not in (None, "noeviction"):
-        found.append(
-            Finding(
-                "fault",
-                "redis_policy",
-                "Redis throws streams away when its memory is short",
-                measured,
-                "A stream that loses a key in the middle of its run is lost to its readers.",
-                (Change("Redis", "maxmemory-policy noeviction"),),
-            )
-        )
-    if store.persistence == "none" and store.replicas in ("", "0"):
-        found.append(
-            Finding(
-                "warning",
-                "redis_persistence",
-                "Redis keeps nothing over a restart",
-                measured,
-                "When it restarts, runs are lost and conversations are gone.",
-                (Change("Redis", "appendonly yes"),),
-            )
-        )
-    if store.clock_ahead_seconds is not None and abs(store.clock_ahead_seconds) > 2:
-        found.append(
-            Finding(
-                "warning",
-                "store_clock",
-                "The clocks of this machine and of Redis differ",
-                f"Redis is {store.clock_ahead_seconds:+.1f} s of this machine",
-                "Several machines then disagree about what has expired.",
-                (Change("both machines", "timedatectl set-ntp true"),),
-            )
-        )
-    return found or [Finding("ok", "store", "The store is sound", measured)]
 
 
 def _files(facts: Facts) -> list[Finding]:

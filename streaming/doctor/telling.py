@@ -79,15 +79,20 @@ def _tell_one(finding: Finding, width: int, coloured: bool, out: TextIO) -> None
     print(f"  {label} {visible(finding.title)}", file=out)
     for text in (finding.measured, finding.why):
         if text:
-            print(
-                textwrap.fill(visible(text), width, initial_indent=_INDENT, subsequent_indent=_INDENT),
-                file=out,
-            )
+            print(_wrapped(visible(text), width, _INDENT, _INDENT), file=out)
     for change in finding.changes:
         said = f"{visible(change.where)}: {visible(change.setting)}"
-        hanging = _INDENT + "  "
-        print(
-            textwrap.fill(said, width, initial_indent=f"{_INDENT}→ ", subsequent_indent=hanging),
-            file=out,
-        )
+        print(_wrapped(said, width, f"{_INDENT}→ ", f"{_INDENT}  "), file=out)
     print(file=out)
+
+
+def _wrapped(text: str, width: int, first: str, rest: str) -> str:
+    # Not at hyphens, and no word in two: what is to be copied stays in one piece.
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

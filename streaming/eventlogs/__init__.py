@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import RateLimited
 from streaming.eventlogs._ids import NO_STREAM as NO_STREAM
 from streaming.eventlogs._ids import new_stream_id as new_stream_id

@@ -12,7 +12,7 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import SettingsError
 from streaming.eventlogs import _ids
 from streaming.eventlogs._redis_scripts import OPEN, SCHEMA_VERSION, Argument, Command

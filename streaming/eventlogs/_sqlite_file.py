@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import SettingsError, StoreFull, StoreUnavailable
 from streaming.eventlogs import _ids, _storage
 

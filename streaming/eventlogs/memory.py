@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import Fenced, IdempotencyMismatch, NotFound, StreamExpired, StreamLost
 from streaming.eventlogs import (
     PAGE_BYTES,

@@ -22,7 +22,7 @@ from typing import Any
 
 import gevent
 
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import apsw
 import gevent
 
-from streaming.doctor.service import Store
+from streaming.doctor.stores import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,

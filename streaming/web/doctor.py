@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, render_template, request, stream_with_context
+from flask import Blueprint, Response, render_template, request
 from gevent.event import Event as Flag
 
 from streaming import sse
@@ -56,17 +56,17 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             "seen": _ticks.seen_of(request),
         }
         floor.enter()
-        response = Response(stream_with_context(body(plan, greeting)), headers=HEADERS)
+        response = Response(body(request.environ, plan, greeting), headers=HEADERS)
         response.call_on_close(floor.leave)
         response.headers["Stream-Id"] = TICKS_ID
         response.content_type = sse.CONTENT_TYPE
         return response
 
-    def body(plan: _ticks.Plan, greeting: dict[str, Any]) -> Iterator[bytes]:
+    def body(environ: dict[str, Any], plan: _ticks.Plan, greeting: dict[str, Any]) -> Iterator[bytes]:
         gone = Flag()
         with (
             streams.hosting(gone.set),
-            noticing(request.environ, gone.set, settings),
+            noticing(environ, gone.set, settings),
         ):
             yield from _ticks.frames(plan, greeting, gone)
 
