@@ -5,7 +5,7 @@ import os
 
 from flask import Flask
 
-from streaming import plugins
+from streaming import plugins, telemetry
 from streaming.errors import InvalidRequest, SettingsError
 from streaming.metrics import Metrics
 from streaming.observers import told_to
@@ -55,8 +55,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         version=version(),
         directory=settings.metrics_directory,
     )
+    spans = telemetry.create(settings, version())
+    observer = told_to(metrics, spans) if spans else told_to(metrics)
     streams = Streams(
-        log, load_source, settings, OpenAIRelay(settings), registered, threads, told_to(metrics), metrics
+        log, load_source, settings, OpenAIRelay(settings), registered, threads, observer, metrics
     )
     app = Flask(__name__)
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML

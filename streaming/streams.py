@@ -386,6 +386,7 @@ class Streams:
         """Close the log. To be called when nothing runs and nobody reads any more."""
         self._expiring.kill()
         self._producers.close()
+        self._observer.close()
         self.threads.store.close()
         self._log.close()
 
