@@ -109,6 +109,8 @@ class Settings:
     # Observability
     log_format: Literal["text", "json"] = "text"
     """One line for each record either way."""
+    log_exceptions: Literal["types", "full"] = "types"
+    """``full`` shows also the words of exceptions, which may quote prompts: for development."""
     access_log: bool = False
     """Write a line for each request, without its query; at ``LOG_LEVEL=DEBUG`` it is written anyway."""
     metrics_bind: str = ""

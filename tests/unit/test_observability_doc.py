@@ -34,7 +34,15 @@ def test_no_row_is_of_a_metric_that_was_taken_away() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics_bind", "metrics_token", "metrics_directory", "log_format", "access_log", "health_lag_seconds"],
+    [
+        "metrics_bind",
+        "metrics_token",
+        "metrics_directory",
+        "log_format",
+        "log_exceptions",
+        "access_log",
+        "health_lag_seconds",
+    ],
 )
 def test_its_settings_are_settings(name: str) -> None:
     assert name in Settings.__dataclass_fields__

@@ -54,6 +54,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "chatkit_on_disconnect": "continue",
         "log_level": "DEBUG",
         "log_format": "json",
+        "log_exceptions": "full",
         "metrics_bind": "0.0.0.0:9464",
         "model": "m-2",
         "models": ("m-1", "m-2"),
