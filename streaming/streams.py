@@ -145,6 +145,11 @@ class Streams:
         return len(self._readers)
 
     @property
+    def writes_waiting(self) -> int:
+        """How many writes of this worker the store has yet to take."""
+        return self._log.waiting
+
+    @property
     def draining(self) -> bool:
         """It takes no new runs, and is about to end."""
         return self._draining

@@ -28,6 +28,7 @@ def register(app: Flask, metrics: Metrics, streams: Streams, settings: Settings)
     metrics.watch("sluice_streams_running", lambda: streams.running)
     metrics.watch("sluice_readers", lambda: streams.reading)
     metrics.watch("sluice_questions_open", lambda: len(streams.questions))
+    metrics.watch("sluice_store_writes_waiting", lambda: streams.writes_waiting)
     metrics.watch("sluice_workers_draining", lambda: float(streams.draining))
     metrics.watch("sluice_connections_open", lambda: LeanGeventWorker.connections)
     own_port = settings.metrics_address[1] if settings.metrics_address else 0
