@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 .PHONY: run test test-fast chaos bench lint lock clean
 
+# Without AUTH, for this machine alone.
 run: .venv/installed
-	@exec $(BIN)/gunicorn wsgi:app
+	@[ -n "$$AUTH$$API_KEYS$$BIND_HOST" ] || export BIND_HOST=127.0.0.1; exec $(BIN)/gunicorn wsgi:app
 
 test: .venv/installed-dev browser node-clients
 	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
@@ -32,6 +33,22 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
+
+# The table of settings in docs/, from what is said beside them in the code.
+.PHONY: settings
+settings: .venv/installed
+	$(BIN)/python -m streaming settings --markdown >docs/settings.md
+
+# Known vulnerabilities of what is pinned. It fails on one, and says so when nobody could be asked; with
+# AUDIT=--required that fails too.
+.PHONY: audit sbom
+audit: .venv/installed-dev
+	@$(BIN)/python .ci/audit.py $(AUDIT)
+
+# What the service is made of, as CycloneDX.
+sbom: .venv/installed
+	@$(BIN)/python .ci/sbom.py >sbom.cdx.json
+	@echo "sbom.cdx.json: $$(grep -c bom-ref sbom.cdx.json) parts"
 
 # Pin what requirements*.in name, with hashes.
 lock: .venv/installed-dev

@@ -4,9 +4,13 @@ import functools
 import os
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from streaming import plugins, telemetry
-from streaming.errors import InvalidRequest, SettingsError
+from streaming.errors import InvalidRequest
+from streaming.eventlogs._schemes import scheme_of
+from streaming.keyring import Keyring, read_entries
+from streaming.limiter import Limiter
 from streaming.metrics import Metrics
 from streaming.observers import told_to
 from streaming.runnables._registry import load_registered
@@ -15,7 +19,7 @@ from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
 from streaming.version import version
-from streaming.web import _errors, _measuring
+from streaming.web import _access, _cors, _errors, _headers, _measuring, _principals, _sessions
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -24,12 +28,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     To be called in the process that serves: it opens the event log and starts greenlets.
     """
     settings = settings or Settings.from_environ(os.environ)
-    scheme = settings.eventlog_url.partition(":")[0]
-    scheme = {"rediss": "redis"}.get(scheme, scheme)  # the same store, over TLS
-    if scheme not in plugins.names("eventlogs"):
-        known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
-        raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")
+    scheme = scheme_of(settings.eventlog_url)
     registered = load_registered(settings)
+    fixed_keys = read_entries(settings.api_keys)
 
     @functools.cache
     def load_source(name: str) -> Source:
@@ -56,16 +57,36 @@ def create_app(settings: Settings | None = None) -> Flask:
         directory=settings.metrics_directory,
     )
     spans = telemetry.create(settings, version())
-    observer = told_to(metrics, spans) if spans else told_to(metrics)
+    counters, accounts = (plugins.create(family, scheme, log) for family in ("limits", "accounts"))
+    limiter = Limiter(settings, counters, accounts, _principals.current)
     streams = Streams(
-        log, load_source, settings, OpenAIRelay(settings), registered, threads, observer, metrics
+        log,
+        load_source,
+        settings,
+        OpenAIRelay(settings),
+        registered,
+        threads,
+        told_to(metrics, spans) if spans else told_to(metrics),
+        limiter=limiter,
+        asking=_principals.asking,
+        lag_probe=metrics,
     )
+    keys = plugins.create("keys", scheme, log)
     app = Flask(__name__)
+    if settings.proxy_hops:
+        # Not the host: few proxies set it, and what they do not set is what a client sent.
+        hops = settings.proxy_hops
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
     app.url_map.merge_slashes = False  # a redirect to a tidier address would be a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
+    app.extensions["accounts"] = accounts
     _measuring.register(app, metrics, streams, settings)
     _errors.register(app)
+    _cors.register(app, settings)
+    access = _access.register(app, settings, Keyring(keys, fixed_keys))
+    _sessions.register(app, settings, plugins.create("sessions", scheme, log), access)
+    _headers.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))
     return app

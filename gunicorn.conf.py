@@ -15,6 +15,7 @@ import sys  # noqa: E402
 import flask  # noqa: E402, F401
 import openai.resources.chat  # noqa: E402, F401
 
+from streaming._access_settings import is_loopback  # noqa: E402
 from streaming.errors import SettingsError  # noqa: E402
 from streaming.metrics import _directory as _metrics  # noqa: E402
 from streaming.runnables._ahead import libraries_of  # noqa: E402
@@ -34,7 +35,8 @@ for _name in _libraries:
     except Exception:  # a library that is broken, or not there, is the worker's to tell
         logging.getLogger(__name__).warning("%s cannot be imported", _name, exc_info=True)
 
-bind = f"0.0.0.0:{_settings.port}"
+_host = f"[{_settings.bind_host}]" if ":" in _settings.bind_host else _settings.bind_host
+bind = f"{_host}:{_settings.port}"
 workers = _settings.web_concurrency
 worker_class = "streaming.gevent_worker.LeanGeventWorker"
 worker_connections = 10_000
@@ -46,6 +48,8 @@ timeout = 30
 graceful_timeout = int(_settings.drain_seconds) + 7
 preload_app = False
 control_socket_disable = True
+# What proxies write is read where PROXY_HOPS says how many there are, and nowhere else.
+secure_scheme_headers = {}
 accesslog = None
 loglevel = "warning"
 
@@ -59,8 +63,24 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
 
+def _check_access(addresses):
+    """Do not start where others could come in, and nobody said that they may."""
+    if _settings.auth_is_chosen:
+        return
+    for address in addresses:
+        if isinstance(address, tuple) and not is_loopback(address[0]):
+            sys.exit(
+                f"Sluice cannot start. AUTH is not set, and {address[0]}:{address[1]} can be reached from"
+                " other machines. Set AUTH=keys, and make a key with `python -m streaming keys create`; or"
+                " AUTH=proxy behind a proxy that signs people in; or AUTH=open to let everybody in, who then"
+                f" ask at your expense. Or listen on this machine alone: gunicorn -b 127.0.0.1:{address[1]}"
+                " wsgi:app"
+            )
+
+
 def on_starting(server):
     """Listen for the metrics too, where they have their own port, whatever ``--bind`` says."""
+    _check_access(server.cfg.address)
     _metrics.clean(os.environ["METRICS_DIRECTORY"])
     if _settings.metrics_address:
         host, port = _settings.metrics_address
@@ -78,8 +98,12 @@ def on_exit(server):
 
 
 def post_worker_init(worker):
+    from streaming.gevent_worker import Patience
     from streaming.worker import Ending
 
+    worker.patience = Patience(
+        _settings.head_timeout_seconds, _settings.body_timeout_seconds, _settings.body_bytes_per_second
+    )
     worker.ending = Ending(worker, worker.wsgi.extensions["streams"], _settings.drain_seconds)
 
 
@@ -88,8 +112,17 @@ def worker_exit(server, worker):
         worker.ending.finish()
 
 
+_ACCESS = {
+    "open": "everybody" if _settings.auth_is_chosen else "everybody on this machine",
+    "keys": "with a key (python -m streaming keys create)",
+    "proxy": f"whom the proxy names in {_settings.auth_proxy_header}, or with a key",
+}
+
+
 def when_ready(server):
     """Say in a few lines what was started."""
+    # Again: a socket that was handed over, as systemd does, is in no setting.
+    _check_access([each.sock.getsockname() for each in server.LISTENERS])
     urls = [a if isinstance(a, str) else f"http://{a[0]}:{a[1]}" for a in server.address]
     metrics_url = urls.pop() + "/metrics" if _settings.metrics_address else ""
     model, upstream = _settings.default_model, _settings.upstreams_shown
@@ -97,6 +130,7 @@ def when_ready(server):
         model = "demo model: no AI, no key (set OPENAI_API_KEY for a real one)"
     lines = {
         "Sluice": ", ".join(urls).replace("0.0.0.0", "localhost"),
+        "access": _ACCESS[_settings.auth],
         "model": model,
         "upstream": upstream,
         "store": _settings.eventlog_url_shown,

@@ -21,6 +21,7 @@ from streaming.histories import Room, fresh, with_history
 from streaming.runnables import Registered
 from streaming.sources import Prompt
 from streaming.threads import Item, Thread, ThreadStore
+from streaming.threads._owned import OwnedThreads
 from streaming.turns import MAX_TURNS, Question, Shown, Tree, Turn, item_of, turn_of
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ class Conversations:
         self._log = log
         self._room = room
         self._registered = registered
+
+    def of(self, owner: str) -> "Conversations":
+        """Return one principal's conversations. To sweep is for the whole, not for these."""
+        return Conversations(OwnedThreads(self.store, owner), self._log, self._room, self._registered)
 
     # Threads
 

@@ -58,6 +58,31 @@ class InvalidRequest(StreamingError):
     status = 400
 
 
+class NotAuthenticated(StreamingError):
+    """Nobody who is known here asks: ``no_key``, ``invalid_key``, ``key_expired`` or ``key_revoked``."""
+
+    type = "not_authenticated"
+    status = 401
+
+
+class PermissionDenied(StreamingError):
+    """Who asks is known, and may not do that; the message names the scope that is missing."""
+
+    type = "permission_denied"
+    status = 403
+
+    def __init__(self, message: str, *, code: str = "forbidden", param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param)
+
+
+class RateLimited(StreamingError):
+    """This principal has used up what it may use for now."""
+
+    type = "rate_limited"
+    status = 429
+    retryable = True
+
+
 class BadCursor(StreamingError):
     type = "bad_cursor"
     status = 400
@@ -73,6 +98,20 @@ class IdempotencyMismatch(StreamingError):
 
     type = "idempotency_mismatch"
     status = 422
+
+
+class BudgetSpent(StreamingError):
+    """The caller has used up what it may in a day: asking again before the next one is of no use."""
+
+    type = "budget_spent"
+    status = 429
+
+
+class RequestTimeout(StreamingError):
+    """The client sends its request too slowly, or not at all."""
+
+    type = "request_timeout"
+    status = 408
 
 
 # A stream that cannot be continued from here
@@ -280,8 +319,9 @@ class Told(StreamingError):
         return self._info
 
 
-def _subclasses(kind: type[StreamingError]) -> list[type[StreamingError]]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _subclasses(child))]
+def kinds(base: type[StreamingError] = StreamingError) -> list[type[StreamingError]]:
+    """Return every class of error, the bases first."""
+    return [base, *(each for child in base.__subclasses__() for each in kinds(child))]
 
 
-_TYPES = {kind.type: kind for kind in _subclasses(StreamingError)}
+_TYPES = {kind.type: kind for kind in kinds()}

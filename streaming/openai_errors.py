@@ -15,10 +15,12 @@ _RETRIED = frozenset({408, 409, 429})
 def error_object(info: ErrorInfo) -> dict[str, Any]:
     """Return what stands under ``error``; ``code`` is our ``type`` where the fault is not the caller's."""
     status = Told(info).status
-    if info.type == "upstream_quota":
+    if info.type in ("upstream_quota", "budget_spent"):
         kind, code = "insufficient_quota", "insufficient_quota"
     elif status == 429:
         kind, code = "rate_limit_error", "rate_limit_exceeded"
+    elif info.type == "not_authenticated":
+        kind, code = "invalid_request_error", "invalid_api_key"
     elif status < 500:
         kind, code = "invalid_request_error", info.code
     else:

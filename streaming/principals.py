@@ -1,10 +1,14 @@
 """Who asks: the one to whom streams, threads and limits belong."""
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 from msgspec import Struct
 
-Kind = Literal["open", "key", "visitor", "user"]
+Kind = Literal["open", "none", "key", "visitor", "user"]
+Scope = Literal["run", "read", "metrics", "admin"]
+SCOPES: tuple[Scope, ...] = ("run", "read", "metrics", "admin")
 
 
 class Principal(Struct, frozen=True):
@@ -18,7 +22,21 @@ class Principal(Struct, frozen=True):
     """What it may do, besides reading and ending what it owns."""
     name: str = ""
     """For people. Not unique."""
+    limits: Mapping[str, Any] = MappingProxyType({})
+    """What it may use, where that is not what everybody may: the limits' own names and values."""
+
+    def may(self, need: Scope) -> bool:
+        """Say whether its scopes cover this one. Who may run may read, and an admin sees the metrics."""
+        return not self.scopes.isdisjoint(_COVERED_BY[need])
 
 
+_COVERED_BY: dict[Scope, frozenset[str]] = {
+    "run": frozenset({"run"}),
+    "read": frozenset({"run", "read"}),
+    "metrics": frozenset({"metrics", "admin"}),
+    "admin": frozenset({"admin"}),
+}
 OPEN = Principal("", scopes=frozenset({"run", "admin"}))
 """Everybody, where nobody has to say who it is."""
+NOBODY = Principal("nobody", "none")
+"""Who has not said who it is, where that is needed for anything that belongs to somebody."""

@@ -12,9 +12,10 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import gevent
@@ -48,7 +49,9 @@ from streaming.events import (
 )
 from streaming.observers import Nobody, Observer, RunEnd, RunFacts
 from streaming.sources import Prompt, Source
+from streaming.spending import spent_by
 from streaming.tally import Tally
+from streaming.upstreams import Price
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +118,19 @@ class Producers:
     """Own every producer greenlet of this worker, and its lease."""
 
     def __init__(
-        self, log: EventLog, audience: Audience, limits: Limits, observer: Observer | None = None
+        self,
+        log: EventLog,
+        audience: Audience,
+        limits: Limits,
+        observer: Observer | None = None,
+        prices: Mapping[str, Price] = MappingProxyType({}),
     ) -> None:
         self.worker_id = secrets.token_hex(8)
         self._observer = observer or Nobody()
         self._log = log
         self._audience = audience
         self._limits = limits
+        self._prices = prices
         self._pool = Pool()
         self._reserved = 0
         self._running: dict[str, Run] = {}
@@ -383,7 +392,11 @@ class Producers:
             last_seq=seq,
             text_sha256=run.tally.text_sha256(),
         )
-        self._log.append(run.claim, seq, [encode(said)], end=_state(last))
+        began = run.facts.began
+        spent = spent_by(
+            said, run.tally, self._prices, run.facts.model, run.asked, run.bytes, time.monotonic() - began
+        )
+        self._log.append(run.claim, seq, [encode(said)], _state(last), spent)
         run.seq = seq
 
     def _is_mine(self, claim: Claim) -> bool:
@@ -403,13 +416,15 @@ class Producers:
             tally.add([decode(record.payload) for record in records if record.is_a(*COUNTED)])
             size_bytes += sum(len(record.payload) for record in records)
             seq = records[-1].seq
+        asked: Sequence[Any] = ()
         if facts is None:
-            owner = self._log.head(claim.stream_id).owner
-            facts = RunFacts(claim.stream_id, owner, taken_over=True)
+            head = self._log.head(claim.stream_id)
+            facts = RunFacts(claim.stream_id, head.owner, taken_over=True)
+            asked = _shown_of(head.request)
             if isinstance(begun, Start):
                 facts.source, facts.model = begun.source, begun.model
                 facts.began = time.monotonic() - max(0.0, time.time() - begun.created)
-        return Run(claim, seq, scope.Scope(), "continue", tally, facts, bytes=size_bytes)
+        return Run(claim, seq, scope.Scope(), "continue", tally, facts, asked, bytes=size_bytes)
 
     # Chores
 
@@ -481,6 +496,14 @@ class Producers:
 def _shown_to_model(prompt: Prompt) -> list[Any]:
     asked = prompt.response or {"input": prompt.messages, "tools": prompt.params.get("tools")}
     return [each for name in ("input", "tools") if isinstance(part := asked.get(name), list) for each in part]
+
+
+def _shown_of(request: bytes) -> list[Any]:
+    """Return what the log still knows of the messages of a run: the last one, as it is shown."""
+    try:
+        return [{"content": msgspec.json.decode(request)["prompt"]}]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return []
 
 
 def _state(last: Done | Error) -> State:

@@ -3,9 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import gevent
 import msgspec
@@ -15,16 +15,18 @@ from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
+from streaming.doctor.service import Store
 from streaming.errors import (
     InvalidRequest,
     NotFound,
+    Overloaded,
     StoreFull,
     StoreUnavailable,
     StreamExpired,
     StreamingError,
     StreamLost,
 )
-from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
+from streaming.eventlogs import NO_STREAM, Claim, EventLog, Head, NewStream, State, new_stream_id
 from streaming.events import (
     START,
     Cursor,
@@ -33,6 +35,7 @@ from streaming.events import (
     encode,
 )
 from streaming.histories import Room
+from streaming.limiter import Limiter, Rate
 from streaming.observers import Nobody, Observer, RunFacts
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
@@ -101,8 +104,17 @@ class Streams:
         registered: Mapping[str, Registered] = MappingProxyType({}),
         threads: ThreadStore | None = None,
         observer: Observer | None = None,
+        limiter: Limiter | None = None,
+        asking: Callable[[], str] = lambda: "",
         lag_probe: LagProbe | None = None,
     ) -> None:
+        """``asking`` returns the id of the principal who asks: what is another's does not exist for it.
+
+        Without a ``limiter`` nobody is held to anything but what goes for every worker.
+        """
+        self._limiter = limiter
+        self._seated = 0
+        self._asking = asking
         self._observer = observer or Nobody()
         self._lag_probe = lag_probe
         self._log = log
@@ -124,13 +136,14 @@ class Streams:
                 settings.lease_seconds,
             ),
             observer,
+            settings.price_of,
         )
         self.questions = Questions(relay, settings.max_streams)
         """What is asked besides runs."""
         self.registered = registered
         """The runnables, by the name of their source."""
         room = Room(settings.max_prompt_chars, settings.max_body_bytes, settings.max_messages)
-        self.threads = Conversations(threads or MemoryThreads(), log, room, registered)
+        self._conversations = Conversations(threads or MemoryThreads(), log, room, registered)
         self._readiness = Readiness(self._producers.check_store)
         self._expiring = gevent.spawn(self._expire_old)
 
@@ -138,6 +151,11 @@ class Streams:
     def running(self) -> int:
         """How many streams this worker produces now."""
         return len(self._producers)
+
+    @property
+    def threads(self) -> Conversations:
+        """The conversations of who asks."""
+        return self._conversations.of(self._asking())
 
     @property
     def reading(self) -> int:
@@ -154,6 +172,10 @@ class Streams:
         """It takes no new runs, and is about to end."""
         return self._draining
 
+    def describe_store(self) -> Store:
+        """Return what an operator should know of the store now. Blocks."""
+        return self._log.describe()
+
     def check_ready(self) -> None:
         """Raise `Overloaded`, `StoreUnavailable` or `StoreFull` when a run could not be started now.
 
@@ -165,10 +187,13 @@ class Streams:
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.
 
-        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch` and
-        `Overloaded`; for a stream to continue as `Reader`.
+        Raises `InvalidRequest` for an unknown source, `IdempotencyMismatch`, `Overloaded`,
+        `RateLimited` and `BudgetSpent`; for a stream to continue as `Reader`.
         """
         source = self._load_source(order.source)
+        order = msgspec.structs.replace(order, key=_own(order.key, order.owner))
+        order, most_running = self._admitted(order)
+        threads = self._conversations.of(order.owner)
         prompt = self._continuing(order.prompt, order.continues) if order.continues else order.prompt
         stream_id = new_stream_id(self._log.store_id)
         first = [
@@ -177,15 +202,21 @@ class Streams:
         ]
         asked = msgspec.json.encode(order.asked)
         new = NewStream(
-            stream_id, self._producers.worker_id, asked, order.key, order.fingerprint, order.owner
+            stream_id,
+            self._producers.worker_id,
+            asked,
+            order.key,
+            order.fingerprint,
+            order.owner,
+            most_running,
         )
         with self._producers.room():
             with self._in_thread(order, prompt, stream_id) as placed:
                 found = self._create(new, first)
             if found != stream_id:
                 if order.question is not None:
-                    self.threads.drop(order.question.thread, stream_id)
-                    self.threads.join(order.question, prompt, found)
+                    threads.drop(order.question.thread, stream_id)
+                    threads.join(order.question, prompt, found)
                 return Started(found, replayed=True)
             asked_in = traces.current()
             facts = RunFacts(
@@ -200,13 +231,68 @@ class Streams:
                 Claim(stream_id, gen=1),
                 len(first),
                 source,
-                placed,
+                # What a runnable remembers of others is not to be had by naming their thread.
+                msgspec.structs.replace(placed, thread=_own(placed.thread, order.owner, "~")),
                 order.on_disconnect,
                 order.timeout_seconds,
                 facts,
             )
         logger.info("stream started", extra={"stream_id": stream_id, **facts.for_log()})
         return Started(stream_id, replayed=False)
+
+    def _admitted(self, order: Order) -> tuple[Order, int]:
+        """Let it in, within what its sender may use; and how many of the sender's streams may run then."""
+        if self._limiter is None:
+            return order, 0
+        self._producers.check_room()
+        if order.key and self._log.find(order.key):
+            return order, 0  # it was let in before, and only joins what came of that
+        prompt, most_running = self._limiter.admit(order.prompt, order.source in self.registered)
+        asked = order.asked
+        if prompt.response and "max_output_tokens" in asked.get("response", {}):
+            said = {**asked["response"], "max_output_tokens": prompt.response["max_output_tokens"]}
+            asked = {**asked, "response": said}
+        return msgspec.structs.replace(order, prompt=prompt, asked=asked), most_running
+
+    def rate(self) -> Rate | None:
+        """Return how who asks stands with the creates of this minute; ``None`` without a limit."""
+        return self._limiter.rate() if self._limiter else None
+
+    def may_name(self, model: str) -> bool:
+        """Say whether who asks may name this model, or runnable."""
+        return self._limiter is None or self._limiter.may_name(model)
+
+    def check_question(self, model: str) -> None:
+        """Let in what asks a model and is no run. Raises as ``start``."""
+        if self._limiter:
+            self._limiter.admit_question(model)
+
+    def check_poll(self) -> None:
+        """Count a look at a stream. Raises `RateLimited`."""
+        if self._limiter:
+            self._limiter.check_poll()
+
+    def check_seats(self) -> None:
+        """Raise `Overloaded` if this worker holds as many connections as it may: the rest is reserved."""
+        if self._seated >= self._settings.max_readers:
+            raise Overloaded("too many are reading here", code="readers", retry_after_seconds=5)
+
+    @contextmanager
+    def seated(self, stream_id: str = "") -> Iterator[None]:
+        """Hold a connection of this worker, as a reader of a stream or without one.
+
+        Raises `Overloaded` and `RateLimited`; so do it before an answer has begun.
+        """
+        self.check_seats()
+        self._seated += 1
+        try:
+            if self._limiter and stream_id:
+                with self._limiter.reading(stream_id, self._producers.worker_id):
+                    yield
+            else:
+                yield
+        finally:
+            self._seated -= 1
 
     def _create(self, new: NewStream, first: Sequence[bytes]) -> str:
         try:
@@ -222,8 +308,9 @@ class Streams:
         if question is None or (order.key and self._log.find(order.key)):
             yield prompt
             return
+        threads = self._conversations.of(order.owner)
         try:
-            placed = self.threads.begin(question, prompt, stream_id, order.key)
+            placed = threads.begin(question, prompt, stream_id, order.key)
         except InvalidRequest as error:
             # It may be this very request that is in the way: it came twice, at the same time.
             if error.code != "thread_busy" or not order.key or not self._appears(order.key):
@@ -233,7 +320,7 @@ class Streams:
         try:
             yield placed
         except BaseException:
-            self.threads.drop(question.thread, stream_id)
+            threads.drop(question.thread, stream_id)
             raise
 
     def _appears(self, key: str) -> bool:
@@ -255,25 +342,40 @@ class Streams:
         return msgspec.structs.replace(prompt, messages=[*prompt.messages, *before])
 
     def owner_of(self, stream_id: str) -> str:
-        """Return the id of the principal whose the stream is. Raises as `EventLog.head`."""
+        """Return the id of the principal whose the stream is, whoever asks. Raises as `EventLog.head`."""
         return self._log.head(stream_id).owner
 
     def find(self, key: str) -> str | None:
-        """Return the id of the stream that was started under ``key``."""
-        return self._log.find(key)
+        """Return the id of the stream that who asks started under ``key``."""
+        return self._log.find(_own(key, self._asking()))
+
+    def _head(self, stream_id: str) -> Head:
+        """Return the head of a stream of who asks. Raises as `EventLog.head`, for another's `NotFound`.
+
+        Every verb that is given an id comes through here first.
+        """
+        head = self._log.head(stream_id)
+        if head.owner != self._asking():
+            raise NotFound(NO_STREAM)
+        return head
 
     def asked(self, stream_id: str) -> dict[str, Any]:
         """Return what was asked for, as the order said it. Raises as `EventLog.head`."""
-        asked: dict[str, Any] = msgspec.json.decode(self._log.head(stream_id).request)
+        asked: dict[str, Any] = msgspec.json.decode(self._head(stream_id).request)
         return asked
 
     def reader(self, stream_id: str, after: Cursor = START) -> Reader:
         """Return a place in the stream after ``after``. Raises as `Reader`."""
+        self._head(stream_id)
         return Reader(self._log, stream_id, after, self._lag_probe)
 
     @contextmanager
-    def attending(self, reader: Reader) -> Iterator[None]:
-        """Let ``reader`` follow, and count it as present meanwhile."""
+    def attending(self, reader: Reader, seated: bool = False) -> Iterator[None]:
+        """Let ``reader`` follow, and count it as present meanwhile. Raises as ``seated``, unless it is."""
+        if not seated:
+            with self.seated(reader.stream_id), self.attending(reader, seated=True):
+                yield
+            return
         stream_id = reader.stream_id
         self._audience.join(stream_id)
         if elsewhere := self._is_elsewhere(reader):
@@ -299,7 +401,8 @@ class Streams:
         try:
             if self._draining:
                 leave()
-            yield
+            with self.seated():
+                yield
         finally:
             self._guests.discard(leave)
 
@@ -315,7 +418,8 @@ class Streams:
     def answer(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Answer:
         """Return the same as the answer it is; its end is told whatever ``after`` is. Raises as `Reader`."""
         reader = self.reader(stream_id, after)
-        with self._opened(reader):
+        seat = self.seated(stream_id) if wait_seconds else nullcontext()
+        with seat, self._opened(reader):
             self._note_poll(reader, wait_seconds)
             reader.tell_end_again()
             gathering = Gathering()
@@ -331,7 +435,7 @@ class Streams:
 
         Idempotent. The receipt says which state won.
         """
-        head = self._log.head(stream_id)
+        head = self._head(stream_id)
         if head.ended:
             return self._receipt(stream_id, "none")
         if self._producers.is_running(stream_id):
@@ -392,7 +496,9 @@ class Streams:
         self._expiring.kill()
         self._producers.close()
         self._observer.close()
-        self.threads.store.close()
+        if self._limiter:
+            self._limiter.close()
+        self._conversations.store.close()
         self._log.close()
 
     @contextmanager
@@ -454,13 +560,15 @@ class Streams:
             gevent.sleep(pause_seconds)
             self._chore("old streams were not erased", self._expire_streams)
             old = time.time() - self._settings.thread_retention_seconds
-            self._chore("old threads were not deleted", self.threads.expire, old)
+            if self._limiter:
+                self._chore("old counters and accounts were not forgotten", self._limiter.expire)
+            self._chore("old threads were not deleted", self._conversations.expire, old)
 
     def _expire_streams(self) -> None:
         """Keep the answers that belong to threads, then let the log forget."""
         kept = self._settings.retention_seconds
         try:
-            self.threads.settle_ended()
+            self._conversations.settle_ended()
         except StreamingError:
             kept *= 2  # not for ever: what is full may have to forget before it can keep
             raise
@@ -474,3 +582,16 @@ class Streams:
             chore(*arguments)
         except StreamingError:
             logger.warning("%s, to be tried again", failure, exc_info=True)
+
+
+@overload
+def _own(name: str, owner: str, mark: str = " ") -> str: ...
+@overload
+def _own(name: str | None, owner: str, mark: str = " ") -> str | None: ...
+def _own(name: str | None, owner: str, mark: str = " ") -> str | None:
+    """Return a name that an owner shares with nobody; ``mark`` is in no name that a client gives.
+
+    >>> _own("POST /streams k1", "key_4f2a9c01")
+    'key_4f2a9c01 POST /streams k1'
+    """
+    return f"{owner}{mark}{name}" if name and owner else name

@@ -41,6 +41,8 @@ class Tally:
         self._next_tick = 0.0
         self._text = hashlib.sha256()
         self.has_text = False
+        self.model = model
+        """The one that answers, as far as that was said."""
         self.retries = 0
         self.fallbacks = 0
 
@@ -72,6 +74,7 @@ class Tally:
             elif isinstance(event, Status):
                 self.retries += event.status == "retrying"
                 self.fallbacks += event.status == "fallback"
+                self.model = event.model or self.model
         if not counted or self._started is None:
             return None
         now = time.monotonic()
@@ -125,6 +128,16 @@ class Tally:
             given,
             estimated=estimated or counted is None,
         )
+
+    @property
+    def has_said(self) -> bool:
+        """Whether there was a word, a thought or a call."""
+        return self._size_bytes > 0
+
+    @property
+    def estimated_tokens(self) -> int:
+        """About how many were said, for a run whose time was not taken."""
+        return tokens.estimate(self._size_bytes, self._deltas)
 
     def text_sha256(self) -> str:
         return self._text.hexdigest()

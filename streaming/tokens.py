@@ -83,6 +83,20 @@ def prompt_tokens(asked: Sequence[Any], model: str = "") -> int:
     return count(texts, model).tokens + sum(_extras(asked)) + (ANSWER_TOKENS if asked else 0)
 
 
+def given_tokens(usage: Mapping[str, Any] | None) -> int | None:
+    """Return the upstream's count of what it was asked; ``None`` where it has none.
+
+    >>> given_tokens({"input_tokens": 3}), given_tokens({"prompt_tokens": True})
+    (3, None)
+    """
+    return _counted(usage, "prompt_tokens", "input_tokens")
+
+
+def quick_estimate(asked: Sequence[Any]) -> int:
+    """Return about how many tokens messages or items are, without a thread."""
+    return estimate(sum(map(len, _texts(asked)))) + sum(_extras(asked))
+
+
 def completion_tokens(usage: Mapping[str, Any] | None) -> int | None:
     """Return the upstream's count of an answer, in whichever dialect; ``None`` where it has none.
 
@@ -90,15 +104,6 @@ def completion_tokens(usage: Mapping[str, Any] | None) -> int | None:
     (7, None)
     """
     return _counted(usage, "completion_tokens", "output_tokens")
-
-
-def given_tokens(usage: Mapping[str, Any] | None) -> int | None:
-    """Return the upstream's count of what it was given, likewise.
-
-    >>> given_tokens({"prompt_tokens": 7}), given_tokens({"input_tokens": True})
-    (7, None)
-    """
-    return _counted(usage, "prompt_tokens", "input_tokens")
 
 
 def _counted(usage: Mapping[str, Any] | None, *names: str) -> int | None:

@@ -6,7 +6,7 @@ field. None repeats a value that may hold a key.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from streaming.errors import SettingsError
 from streaming.registrations import NONE, read_registrations
 
 MAX_FILE_BYTES = 1024 * 1024
+MOST_PRICE = 1e6
 # A model's name goes into a header when it answers for another one.
 _NAME = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -37,6 +38,14 @@ class UpstreamSettings:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What a million tokens cost, in whatever unit all prices are in."""
+
+    tokens_in: float
+    tokens_out: float
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """One model that a request may name."""
 
@@ -45,6 +54,7 @@ class ModelSettings:
     name_there: str
     fallbacks: tuple[str, ...] = ()
     """Other models, to be asked in this order when its upstream fails."""
+    price: "Price | None" = None
 
 
 class _UpstreamTable(Struct, forbid_unknown_fields=True):
@@ -58,6 +68,8 @@ class _ModelTable(Struct, forbid_unknown_fields=True):
     upstream: str
     model: str | None = None
     fallbacks: list[str] = []
+    price_in: float | None = None
+    price_out: float | None = None
 
 
 Table = TypeVar("Table", _UpstreamTable, _ModelTable)
@@ -190,7 +202,42 @@ def _model(at: str, name: str, table: Any, upstreams: Mapping[str, UpstreamSetti
         raise SettingsError(f"{at} upstream: no upstream is called {said.upstream!r}; known: {known}")
     if said.model is not None and not said.model.strip():
         raise SettingsError(f"{at} model: it is empty; leave it out if it has the same name there")
-    return ModelSettings(name, upstreams[said.upstream], said.model or name, tuple(said.fallbacks))
+    price = read_price(at, said.price_in, said.price_out)
+    return ModelSettings(name, upstreams[said.upstream], said.model or name, tuple(said.fallbacks), price)
+
+
+def read_prices(at: str, prices: Sequence[str]) -> Iterator[tuple[str, Price]]:
+    """Read ``model=in/out``; ``at`` begins the sentence. Raises `SettingsError`.
+
+    >>> dict(read_prices("PRICES", ["small=0.25/2"]))
+    {'small': Price(tokens_in=0.25, tokens_out=2.0)}
+    """
+    for said in prices:
+        model, _, price = said.rpartition("=")
+        tokens_in, slash, tokens_out = price.partition("/")
+        try:
+            numbers = float(tokens_in), float(tokens_out)
+        except ValueError:
+            numbers = None
+        if not model or not slash or numbers is None:
+            raise SettingsError(f"{at}: {said!r} is not a price such as gpt-5-mini=0.25/2")
+        found = read_price(f"{at}: {model}", *numbers)
+        assert found
+        yield model.strip(), found
+
+
+def read_price(at: str, tokens_in: float | None, tokens_out: float | None) -> Price | None:
+    """Return the price, ``None`` where there is none. Raises `SettingsError`."""
+    if tokens_in is None and tokens_out is None:
+        return None
+    for name, price in (("price_in", tokens_in), ("price_out", tokens_out)):
+        if price is None:
+            raise SettingsError(f"{at} {name}: it is missing; give both prices, or none")
+        if not 0 <= price <= MOST_PRICE:
+            raise SettingsError(f"{at} {name}: {price} is not a price, from 0 to {MOST_PRICE:g}")
+    assert tokens_in is not None
+    assert tokens_out is not None
+    return Price(tokens_in, tokens_out)
 
 
 def _check_fallbacks(at: str, model: ModelSettings, models: Mapping[str, ModelSettings]) -> None:

@@ -15,7 +15,7 @@ from gevent.event import Event as Flag
 
 from streaming import scope
 from streaming.errors import StoreUnavailable
-from streaming.eventlogs import Claim, EventLog, NewStream, State, new_stream_id
+from streaming.eventlogs import Claim, EventLog, NewStream, Spent, State, new_stream_id
 from streaming.eventlogs.memory import MemoryLog
 from streaming.events import Done, Event, Record, Token, decode
 from streaming.sources import Batches, Prompt
@@ -120,8 +120,15 @@ class ForgetfulLog(MemoryLog):
         super().__init__()
         self.lost_answers = 0
 
-    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
-        cancelled = super().append(claim, seq, payloads, end)
+    def append(
+        self,
+        claim: Claim,
+        seq: int,
+        payloads: Sequence[bytes],
+        end: State | None = None,
+        spent: Spent | None = None,
+    ) -> bool:
+        cancelled = super().append(claim, seq, payloads, end, spent)
         if self.lost_answers:
             self.lost_answers -= 1
             raise StoreUnavailable("the answer was lost")

@@ -22,10 +22,11 @@ from pydantic import TypeAdapter
 from streaming.answers import Answer
 from streaming.chatkit.telling import Telling, tail_of
 from streaming.chatkit.visits import Visit
+from streaming.conversations import Conversations
 from streaming.errors import Interrupted, InvalidRequest, NotFound, StreamExpired, StreamLost
 from streaming.events import Done, Error, Event
 from streaming.streams import Streams
-from streaming.threads import Item, Thread
+from streaming.threads import Item, Thread, ThreadStore
 from streaming.turns import KIND as TURN
 from streaming.turns import Turn, item_of
 
@@ -53,8 +54,15 @@ class ThreadsAndItems(Store[Visit]):
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._conversations = streams.threads
-        self._threads = streams.threads.store
+
+    @property
+    def _conversations(self) -> Conversations:
+        """Those of who asks, in this request."""
+        return self._streams.threads
+
+    @property
+    def _threads(self) -> ThreadStore:
+        return self._conversations.store
 
     # Ids are all that protects a thread: the library's own have 32 bits.
 

@@ -12,6 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
+from streaming.doctor.service import Store
+from streaming.errors import RateLimited
+from streaming.eventlogs._ids import NO_STREAM as NO_STREAM
 from streaming.eventlogs._ids import new_stream_id as new_stream_id
 from streaming.events import Record
 
@@ -19,6 +22,7 @@ State = Literal["queued", "running", "completed", "cancelled", "failed", "interr
 TERMINAL: frozenset[State] = frozenset({"completed", "cancelled", "failed", "interrupted"})
 PAGE_RECORDS = 256
 PAGE_BYTES = 64 * 1024
+RUNNING_RETRY_SECONDS = 5.0
 
 
 class NewStream(NamedTuple):
@@ -33,6 +37,26 @@ class NewStream(NamedTuple):
     """Tells another request that comes with the same key."""
     owner: str = ""
     """The id of the principal whose it is."""
+    most_running: int = 0
+    """How many of its owner's streams may run, this one included; 0: as many as it likes."""
+
+
+class Spent(NamedTuple):
+    """What a run used, as it is added to the account of its owner for the day and the model."""
+
+    day: str
+    """``2026-11-21``, of UTC: when the run ended."""
+    model: str
+    """The one that answered."""
+    tokens_in: int
+    tokens_out: int
+    estimated: bool
+    """Not both are the upstream's own count."""
+    bytes: int
+    """Of the run's events, as they are in the log."""
+    milliseconds: int
+    cost_nano: int | None
+    """In billionths of the unit prices are in; ``None`` where the model has no price."""
 
 
 class Claim(NamedTuple):
@@ -40,6 +64,29 @@ class Claim(NamedTuple):
 
     stream_id: str
     gen: int
+
+
+def end_and_numbers(end: State, spent: Spent) -> list[tuple[str, int]]:
+    """Return what is added to an account when a run ends so: names of columns, and numbers."""
+    return [
+        (end, 1),
+        ("tokens_in", spent.tokens_in),
+        ("tokens_out", spent.tokens_out),
+        ("estimated", int(spent.estimated)),
+        ("bytes", spent.bytes),
+        ("milliseconds", spent.milliseconds),
+        ("cost_nano", spent.cost_nano or 0),
+        ("priced", int(spent.cost_nano is not None)),
+    ]
+
+
+def too_many_running(most: int) -> RateLimited:
+    """Return the refusal of a stream whose owner has ``most`` running."""
+    return RateLimited(
+        f"{most} of your runs are going on, which is the most: wait for one to end, or stop one",
+        code="running",
+        retry_after_seconds=RUNNING_RETRY_SECONDS,
+    )
 
 
 class Head(NamedTuple):
@@ -94,7 +141,8 @@ class EventLog(Protocol):
         """Create a running stream with its first events and return its id.
 
         If ``stream.key`` is taken the id is that of the stream which has it.
-        Raises `IdempotencyMismatch` when that one has another fingerprint.
+        Raises `IdempotencyMismatch` when that one has another fingerprint, and
+        `RateLimited` when ``stream.most_running`` of its owner's run already.
         """
         ...
 
@@ -102,11 +150,19 @@ class EventLog(Protocol):
         """Return the id of the stream that has ``key``."""
         ...
 
-    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+    def append(
+        self,
+        claim: Claim,
+        seq: int,
+        payloads: Sequence[bytes],
+        end: State | None = None,
+        spent: Spent | None = None,
+    ) -> bool:
         """Write ``payloads`` at ``seq`` and after it, all or none; return once committed.
 
         With ``end`` the last payload is the terminal event and the stream gets
-        that state. The answer says whether somebody asked to cancel. Raises
+        that state; what it ``spent`` is added to its owner's account in the same
+        step, so once. The answer says whether somebody asked to cancel. Raises
         `Fenced` when ``claim`` is not, or no longer, the right to write there.
         """
         ...
@@ -173,6 +229,10 @@ class EventLog(Protocol):
 
         At most one batch; return how many, so that 0 means there is nothing left to do.
         """
+        ...
+
+    def describe(self) -> Store:
+        """Return what an operator should know of the store now; also when it is away. Blocks."""
         ...
 
     def close(self) -> None: ...

@@ -5,6 +5,8 @@ import secrets
 
 from streaming.errors import NotFound, StreamExpired, StreamLost
 
+NO_STREAM = "no such stream"
+"""What is said of a stream that is not there, and of one that is somebody else's."""
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _ID = re.compile(r"st_([a-z2-7]{8})[a-z2-7]{26}")
 
@@ -25,4 +27,4 @@ def absent(stream_id: str, store_id: str, erased: bool) -> NotFound | StreamLost
         return StreamLost("this stream is in another store: on another machine, or in one that is gone")
     if erased:
         return StreamExpired("this stream was erased, or is older than streams are kept")
-    return NotFound("no such stream")
+    return NotFound(NO_STREAM)

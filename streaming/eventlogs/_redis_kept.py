@@ -32,6 +32,8 @@ class Batch(NamedTuple):
     payloads: bytes
     """One a line."""
     end: str = ""
+    spent: tuple[str | int, ...] = ()
+    """Day, model, then names and numbers to be added to the owner's account."""
 
     @property
     def before(self) -> int:
@@ -108,11 +110,10 @@ class Keeping:
 def append(pipe: Pipe, claim: Claim, batch: Batch, again: bool = False) -> Any:
     """Return whether a cancel was asked for, 0 or 1; anything else says why nothing was written."""
     stream_id, gen = claim
-    command = APPEND.command(
-        (meta_key(stream_id), log_key(stream_id)),
-        *(stream_id, gen, batch.before, batch.last, batch.events, batch.payloads, batch.end, int(again)),
-    )
-    return pipe.ask(command, (*command[:-1], 1), durable=bool(batch.end))
+    keys = (meta_key(stream_id), log_key(stream_id))
+    said = (stream_id, gen, batch.before, batch.last, batch.events, batch.payloads, batch.end)
+    first = APPEND.command(keys, *said, int(again), *batch.spent)
+    return pipe.ask(first, APPEND.command(keys, *said, 1, *batch.spent), durable=bool(batch.end))
 
 
 def restore(pipe: Pipe, stream_id: str, kept: Kept, answer: Any) -> bool:

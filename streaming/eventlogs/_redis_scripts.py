@@ -14,6 +14,10 @@ Keys, all below ``sluice:`` so that an ACL can name them::
     worker:<worker>    hash: until (ms), boot, namespace, pid, started
     owners             set of workers with running streams
     running:<worker>   set of its running streams
+    theirs:<owner>     set of an owner's running streams, and maybe of some that were lost
+    usage:<day>:<owner>    hash: "<column> <model>" -> sum
+    usage-owners:<day>     set of owners
+    usage-kinds:<day>      hash: "<column> <kind of owner>" -> sum
     cancels:<worker>   set of those that somebody asked to cancel
     ended, erased      sorted sets of streams by when that happened
     bell:<log>         stream: rung to interrupt a worker's blocking read
@@ -31,6 +35,7 @@ Command = tuple[Argument, ...]
 SCHEMA_VERSION = "1"
 SAFETY_SECONDS = 30 * 86_400
 """No key lives longer than this unless it is used, even when nobody expires it."""
+USAGE_SECONDS = 400 * 86_400
 KEY_SECONDS = 86_400
 """How long a key makes creating a stream idempotent, at most."""
 
@@ -75,6 +80,22 @@ local function forget(id)
   call('UNLINK', meta_of(id), 'sluice:{{' .. id .. '}}:log', 'sluice:{{' .. id .. '}}:readers')
   call('ZREM', 'sluice:ended', id)
   call('ZADD', 'sluice:erased', seconds(), id)
+end
+"""
+
+
+_ACCOUNT = f"""
+local function account(owner, day, model)
+  local theirs, all = 'sluice:usage:' .. day .. ':' .. owner, 'sluice:usage-kinds:' .. day
+  local kind = string.match(owner, '^[^_]*')
+  for at = 11, #ARGV, 2 do
+    call('HINCRBY', theirs, ARGV[at] .. ' ' .. model, ARGV[at + 1])
+    call('HINCRBY', all, ARGV[at] .. ' ' .. kind, ARGV[at + 1])
+  end
+  call('SADD', 'sluice:usage-owners:' .. day, owner)
+  for _, key in ipairs({{theirs, all, 'sluice:usage-owners:' .. day}}) do
+    call('PEXPIRE', key, {USAGE_SECONDS * 1000})
+  end
 end
 """
 
@@ -126,11 +147,12 @@ end
 return call('HMGET', 'sluice:store', 'id', 'schema')
 """)
 
-# Returns {'made' | 'found' | 'mismatch' | 'erased' | 'replaced', id}; or, ``again`` and with a key that
-# nobody has, {'unsure'}: the server may be another one now, which lacks who had it.
+# Returns {'made' | 'found' | 'mismatch' | 'many' | 'erased' | 'replaced', id}; or, ``again`` and with a
+# key that nobody has, {'unsure'}: the server may be another one now, which lacks who had it.
 CREATE = _script(
     """
-local store, id, worker, bell, count, payloads, key, fingerprint, request, owner, again = unpack(ARGV)
+local store, id, worker, bell, count, payloads, key, fingerprint, request, owner, most, again = unpack(ARGV)
+local theirs = 'sluice:theirs:' .. owner
 if call('HGET', 'sluice:store', 'id') ~= store then return {'replaced'} end
 if call('EXISTS', KEYS[1]) == 1 then return {'made', id} end  -- sent before, the answer was lost
 if call('ZSCORE', 'sluice:erased', id) then return {'erased'} end
@@ -142,8 +164,15 @@ if key ~= '' then
     return {'found', other}
   end
   if again == '1' then return {'unsure'} end
-  call('SET', 'sluice:key:' .. key, id .. ' ' .. fingerprint, 'PX', KEY_MS)
 end
+most = tonumber(most)
+if most > 0 and call('SCARD', theirs) >= most then
+  for _, other in ipairs(call('SMEMBERS', theirs)) do
+    if call('HGET', meta_of(other), 'state') ~= 'running' then call('SREM', theirs, other) end
+  end
+  if call('SCARD', theirs) >= most then return {'many'} end
+end
+if key ~= '' then call('SET', 'sluice:key:' .. key, id .. ' ' .. fingerprint, 'PX', KEY_MS) end
 call('HSET', KEYS[1], 'state', 'running', 'gen', '1', 'seq', count, 'worker', worker, 'cancel', '0',
   'created', seconds(), 'key', key, 'request', request, 'owner', owner, 'bell', bell, 'token', '')
 call('XADD', KEYS[2], count .. '-0', 'gen', '1', 'count', count, 'payloads', payloads)
@@ -151,6 +180,10 @@ call('PEXPIRE', KEYS[1], SAFETY_MS)
 call('PEXPIRE', KEYS[2], SAFETY_MS)
 call('SADD', 'sluice:running:' .. worker, id)
 call('SADD', 'sluice:owners', worker)
+if owner ~= '' then
+  call('SADD', theirs, id)
+  call('PEXPIRE', theirs, SAFETY_MS)
+end
 return {'made', id}
 """,
     _SAFETY,
@@ -171,7 +204,7 @@ return id and call('EXISTS', meta_of(id)) == 1 and id
 # these are missing, as after a failover that lost the newest ones.
 APPEND = _script(
     """
-local id, gen, before, last, count, payloads, ending, again = unpack(ARGV)
+local id, gen, before, last, count, payloads, ending, again, day, model = unpack(ARGV)
 local held, seq, state, cancel, worker = unpack(
   call('HMGET', KEYS[1], 'gen', 'seq', 'state', 'cancel', 'worker'))
 if not held then return false end
@@ -188,6 +221,9 @@ if held == gen and seq == before and state == 'running' then
     call('ZADD', 'sluice:ended', now, id)
     call('PEXPIRE', KEYS[1], SAFETY_MS)
     call('PEXPIRE', KEYS[2], SAFETY_MS)
+    local owner = call('HGET', KEYS[1], 'owner') or ''
+    if owner ~= '' then call('SREM', 'sluice:theirs:' .. owner, id) end
+    if day then account(owner, day, model) end
   end
   return tonumber(cancel)
 end
@@ -199,6 +235,7 @@ if held == gen and state == 'running' and tonumber(seq) < tonumber(before) then 
 return {'fenced'}
 """,
     _SAFETY,
+    _ACCOUNT,
 )
 
 # Returns state, last seq, then id, gen, count and payloads of each batch.

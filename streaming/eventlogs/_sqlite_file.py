@@ -12,13 +12,28 @@ from typing import Any
 
 import apsw
 
+from streaming.doctor.service import Store
 from streaming.errors import SettingsError, StoreFull, StoreUnavailable
 from streaming.eventlogs import _ids, _storage
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
-SCHEMA = """
+SCHEMA_VERSION = 3
+_LIMITS = """
+CREATE INDEX streams_of_owner ON streams (owner) WHERE state = 'running' AND owner != '';
+CREATE TABLE usage (                         -- of a day, an owner and a model, since both began
+    day TEXT NOT NULL, owner TEXT NOT NULL, model TEXT NOT NULL,
+    completed INTEGER NOT NULL, cancelled INTEGER NOT NULL, failed INTEGER NOT NULL,
+    interrupted INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, estimated INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, milliseconds INTEGER NOT NULL,
+    cost_nano INTEGER NOT NULL, priced INTEGER NOT NULL,
+    PRIMARY KEY (day, owner, model)
+) WITHOUT ROWID;
+CREATE TABLE windows (key TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE places (key TEXT, worker TEXT, count INTEGER NOT NULL, PRIMARY KEY (key, worker)) WITHOUT ROWID;
+"""
+SCHEMA = f"""
 CREATE TABLE store (id TEXT NOT NULL, schema INTEGER NOT NULL);
 CREATE TABLE workers (
     id TEXT PRIMARY KEY, boot TEXT, namespace TEXT, pid INTEGER, started INTEGER, lease_until REAL
@@ -48,9 +63,10 @@ CREATE TABLE batches (                       -- events that were appended togeth
 ) WITHOUT ROWID;
 CREATE TABLE readers (stream TEXT, worker TEXT, until REAL, PRIMARY KEY (stream, worker)) WITHOUT ROWID;
 CREATE TABLE erased (stream TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-"""
+{_LIMITS}"""
 UPGRADES = {
     1: "ALTER TABLE streams ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+    2: _LIMITS,
 }
 """What makes a file of that schema one of the next."""
 OPENING_BUSY_SECONDS = 5.0
@@ -150,6 +166,24 @@ class StoreFile:
             self.full = False
         except OSError:
             self.drop_ballast()
+
+    def describe(self) -> Store:
+        free_bytes: int | None = None
+        log_bytes: int | None = None
+        try:
+            disk = os.statvfs(self._path.parent)
+            free_bytes, log_bytes = disk.f_bavail * disk.f_frsize, os.stat(self._path).st_size
+        except OSError:
+            pass  # it is told without them
+        return Store(
+            "sqlite",
+            version=apsw.sqlite_lib_version(),
+            synchronous=self._synchronous,
+            file_system=_storage.file_system(self._path.parent),
+            free_bytes=free_bytes,
+            log_bytes=log_bytes,
+            full=self.full,
+        )
 
     @property
     def _ballast(self) -> Path:

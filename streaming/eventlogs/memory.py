@@ -1,10 +1,12 @@
 """An event log in this process's memory: for tests, and for one worker that may forget."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from streaming.doctor.service import Store
 from streaming.errors import Fenced, IdempotencyMismatch, NotFound, StreamExpired, StreamLost
 from streaming.eventlogs import (
     PAGE_BYTES,
@@ -15,8 +17,11 @@ from streaming.eventlogs import (
     Head,
     NewStream,
     Page,
+    Spent,
     State,
     _ids,
+    end_and_numbers,
+    too_many_running,
 )
 from streaming.events import Record
 
@@ -47,12 +52,16 @@ class MemoryLog:
         self._erased: dict[str, float] = {}
         self._leases: dict[str, float] = {}
         self._watchers: dict[str, set[Callable[[], None]]] = {}
+        self.accounts: dict[tuple[str, str, str], Counter[str]] = {}
+        """What ended runs used: by day, owner and model."""
 
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         if stream.key is not None and (existing := self._ids_by_key.get(stream.key)):
             if self._streams[existing].new.fingerprint != stream.fingerprint:
                 raise IdempotencyMismatch("this key was used for another request")
             return existing
+        if stream.most_running and self._running_of(stream.owner) >= stream.most_running:
+            raise too_many_running(stream.most_running)
         made = _Stream(stream, stream.worker_id, time.time())
         made.records = [Record(1, seq, payload) for seq, payload in enumerate(payloads, 1)]
         self._streams[stream.stream_id] = made
@@ -63,7 +72,14 @@ class MemoryLog:
     def find(self, key: str) -> str | None:
         return self._ids_by_key.get(key)
 
-    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+    def append(
+        self,
+        claim: Claim,
+        seq: int,
+        payloads: Sequence[bytes],
+        end: State | None = None,
+        spent: Spent | None = None,
+    ) -> bool:
         stream = self._streams.get(claim.stream_id)
         mine = stream is not None and stream.state == "running" and stream.gen == claim.gen
         if stream is None or not mine or len(stream.records) != seq - 1:
@@ -72,6 +88,8 @@ class MemoryLog:
         if end is not None:
             stream.state = end
             stream.ended = time.time()
+            if spent is not None:
+                self._account(stream.new.owner, end, spent)
         self._wake(claim.stream_id)
         return stream.cancel_requested
 
@@ -185,6 +203,9 @@ class MemoryLog:
             del self._erased[stream_id]
         return len(old) + len(forgotten)
 
+    def describe(self) -> Store:
+        return Store("memory")
+
     def close(self) -> None:
         self._streams.clear()
 
@@ -200,6 +221,13 @@ class MemoryLog:
 
     def _absent(self, stream_id: str) -> NotFound | StreamLost | StreamExpired:
         return _ids.absent(stream_id, self.store_id, erased=stream_id in self._erased)
+
+    def _account(self, owner: str, end: State, spent: Spent) -> None:
+        account = self.accounts.setdefault((spent.day, owner, spent.model), Counter())
+        account.update(dict(end_and_numbers(end, spent)))
+
+    def _running_of(self, owner: str) -> int:
+        return sum(each.state == "running" and each.new.owner == owner for each in self._streams.values())
 
     def _why_gone(self, worker_id: str) -> str:
         until = self._leases.get(worker_id)

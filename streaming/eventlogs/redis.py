@@ -22,6 +22,7 @@ from typing import Any
 
 import gevent
 
+from streaming.doctor.service import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,
@@ -40,10 +41,13 @@ from streaming.eventlogs import (
     Head,
     NewStream,
     Page,
+    Spent,
     State,
     _host,
     _ids,
     _redis_server,
+    end_and_numbers,
+    too_many_running,
 )
 from streaming.eventlogs import _redis_answers as answers
 from streaming.eventlogs import _redis_scripts as scripts
@@ -91,6 +95,12 @@ class RedisLog:
     def waiting(self) -> int:
         return self._pipe.waiting
 
+    # For what else is kept in this server
+
+    def ask(self, *command: scripts.Argument) -> Any:
+        """Return the answer to a short command. Raises as `Pipe.ask`."""
+        return self._pipe.ask(command)
+
     # Writing
 
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
@@ -99,7 +109,8 @@ class RedisLog:
         command = scripts.CREATE.command(
             (meta_key(stream.stream_id), log_key(stream.stream_id)),
             *(self.store_id, stream.stream_id, stream.worker_id, self._bell, len(payloads)),
-            *(b"\n".join(payloads), stream.key or "", stream.fingerprint, stream.request, stream.owner, 0),
+            *(b"\n".join(payloads), stream.key or "", stream.fingerprint, stream.request, stream.owner),
+            *(stream.most_running, 0),
         )
         again = (*command[:-1], 1)
         with self._abandoning(stream.stream_id):
@@ -110,10 +121,13 @@ class RedisLog:
                 answer = self._pipe.ask(command, again)
         match answer:
             case [b"made", _]:
-                self._keeping.begin(stream.stream_id, Kept(1, len(payloads), command))
+                # Were it to be written again, it was counted already.
+                self._keeping.begin(stream.stream_id, Kept(1, len(payloads), (*command[:-2], 0, 0)))
                 return stream.stream_id
             case [b"found", stream_id]:
                 return str(stream_id, "utf-8")
+            case [b"many"]:
+                raise too_many_running(stream.most_running)
             case [b"mismatch"]:
                 raise IdempotencyMismatch("this key was used for another request")
             case _:
@@ -124,9 +138,17 @@ class RedisLog:
         stream_id = self._ask_settled(scripts.FIND.command((f"sluice:key:{key}",)))
         return None if stream_id is None else str(stream_id, "utf-8")
 
-    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+    def append(
+        self,
+        claim: Claim,
+        seq: int,
+        payloads: Sequence[bytes],
+        end: State | None = None,
+        spent: Spent | None = None,
+    ) -> bool:
         stream_id, gen = claim
-        batch = Batch(seq + len(payloads) - 1, len(payloads), b"\n".join(payloads), end or "")
+        account = _account(end, spent) if end and spent else ()
+        batch = Batch(seq + len(payloads) - 1, len(payloads), b"\n".join(payloads), end or "", account)
         kept = self._keeping.of(stream_id, gen)
         try:
             answer = append(self._pipe, claim, batch)
@@ -275,6 +297,9 @@ class RedisLog:
         finally:
             self._watch.leave(stream_id, wake)
 
+    def describe(self) -> Store:
+        return _redis_server.describe(self.address, self._name)
+
     def close(self) -> None:
         if not self._pipe.closed:
             self._pipe.post(("DEL", bell_key(self._bell)))
@@ -382,6 +407,11 @@ class RedisLog:
         if worker.held or self._pipe.restored_seconds < GRACE_SECONDS:
             return ""
         return "worker_lost" if worker.state == "none" else "lease_expired"
+
+
+def _account(end: State, spent: Spent) -> tuple[str | int, ...]:
+    numbers = (part for column in end_and_numbers(end, spent) if column[1] for part in column)
+    return (spent.day, spent.model, *numbers)
 
 
 def _replaced() -> StoreUnavailable:

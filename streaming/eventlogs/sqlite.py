@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import gevent
 
+from streaming.doctor.service import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,
@@ -30,9 +31,12 @@ from streaming.eventlogs import (
     Head,
     NewStream,
     Page,
+    Spent,
     State,
     _host,
     _ids,
+    end_and_numbers,
+    too_many_running,
 )
 from streaming.eventlogs._group_commit import GroupCommit
 from streaming.eventlogs._sqlite_file import StoreFile
@@ -43,6 +47,16 @@ FOREIGN_COMMIT_POLL_SECONDS = 0.010
 LOOK_AROUND_SECONDS = 1.0
 EXPIRE_BATCH = 500
 GRACE_SECONDS = 5.0
+T = TypeVar("T")
+
+_COUNTED = (
+    "completed cancelled failed interrupted tokens_in tokens_out estimated bytes milliseconds"
+    " cost_nano priced".split()
+)
+_ADD_TO_ACCOUNT = (
+    f"INSERT INTO usage VALUES ({', '.join('?' * (3 + len(_COUNTED)))}) ON CONFLICT DO UPDATE SET "
+    + ", ".join(f"{name} = {name} + excluded.{name}" for name in _COUNTED)
+)
 
 
 class SQLiteLog:
@@ -85,6 +99,15 @@ class SQLiteLog:
         """The file was found damaged: move it aside and begin a new one. Blocks."""
         self._file.replace()
 
+    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Any]:
+        """Return every row of a short query; it holds up the loop."""
+        return self._file.rows(sql, bindings)
+
+    def write(self, write: Callable[[apsw.Connection], T]) -> T:
+        """Run a short ``write`` in a transaction, with what else is written; return once committed."""
+        done: T = self._write(write)
+        return done
+
     # Writing
 
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
@@ -102,6 +125,8 @@ class SQLiteLog:
                 raise StoreUnavailable("the event log was replaced at this moment: ask again")
             if self._file.full:
                 raise StoreFull("the disk of the event log is full", retry_after_seconds=60)
+            if stream.most_running and _running_of(db, stream.owner) >= stream.most_running:
+                raise too_many_running(stream.most_running)
             db.execute(
                 "INSERT INTO streams"
                 " (id, state, gen, last_seq, worker, created, key, fingerprint, request, owner)"
@@ -123,7 +148,14 @@ class SQLiteLog:
 
         return str(self._write(insert))
 
-    def append(self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None = None) -> bool:
+    def append(
+        self,
+        claim: Claim,
+        seq: int,
+        payloads: Sequence[bytes],
+        end: State | None = None,
+        spent: Spent | None = None,
+    ) -> bool:
         stream_id, gen = claim
         last = seq + len(payloads) - 1
 
@@ -133,15 +165,17 @@ class SQLiteLog:
             row: list[Any] = db.execute(
                 f"UPDATE streams SET last_seq = ?{ending}"
                 " WHERE id = ? AND gen = ? AND last_seq = ? AND state = 'running'"
-                " RETURNING number, cancel_requested",
+                " RETURNING number, cancel_requested, owner",
                 (last, *ended, stream_id, gen, seq - 1),
             ).fetchall()
             if end or not row:
                 self._own.discard(stream_id)
             if not row:
                 raise Fenced(f"{stream_id}: owner {gen} may not write event {seq}")
-            ((number, cancel_requested),) = row
+            ((number, cancel_requested, owner),) = row
             _insert_batch(db, number, gen, last, payloads)
+            if end and spent is not None:
+                _account(db, owner, end, spent)
             return bool(cancel_requested)
 
         def tell() -> None:
@@ -303,6 +337,9 @@ class SQLiteLog:
             if stream_id not in self._tails:
                 self._last_seen.pop(stream_id, None)
 
+    def describe(self) -> Store:
+        return self._file.describe()
+
     def close(self) -> None:
         self._commits.close()
         self._poll.kill()
@@ -426,6 +463,18 @@ def _insert_batch(
         "INSERT INTO batches VALUES (?, ?, ?, ?, ?)",
         (number, last_seq, gen, len(payloads), b"\n".join(payloads)),
     )
+
+
+def _running_of(db: apsw.Connection, owner: str) -> int:
+    running = "SELECT count(*) FROM streams WHERE state = 'running' AND owner != '' AND owner = ?"
+    rows: list[Any] = db.execute(running, (owner,)).fetchall()
+    return int(rows[0][0])
+
+
+def _account(db: apsw.Connection, owner: str, end: State, spent: Spent) -> None:
+    numbers = dict(end_and_numbers(end, spent))
+    row = (spent.day, owner, spent.model, *(numbers.get(name, 0) for name in _COUNTED))
+    db.execute(_ADD_TO_ACCOUNT, row)
 
 
 def _erase(db: apsw.Connection, stream_ids: list[str]) -> None:

@@ -41,6 +41,10 @@ def refuse(error: StreamingError) -> Response:
     if isinstance(error, CursorLost):
         body["last_id"] = error.last_id
     response = json_response(body, error.status)
+    if error.status == 401:
+        # Source: RFC 6750, section 3.
+        wrong = "" if error.code == "no_key" else ' error="invalid_token"'
+        response.headers["WWW-Authenticate"] = f'Bearer realm="sluice"{wrong and ","}{wrong}'
     if error.status in (429, 503):
         response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds or 1)))
     return response

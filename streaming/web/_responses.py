@@ -27,6 +27,7 @@ HEADERS = {
 }
 RECONNECT_MILLISECONDS = 1000
 MOST_BUFFERED_TOKENS = 1000
+MOST_BUFFERED_MS = 5000
 # How long tokens are held back when a client only says how many it wants together.
 BUFFER_SECONDS = 0.25
 
@@ -71,7 +72,7 @@ class Wishes(NamedTuple):
         return cls(
             wire_format,
             _number(request, "buffer_tokens", 0, MOST_BUFFERED_TOKENS),
-            _number(request, "buffer_ms", 0, 5000) / 1000,
+            _number(request, "buffer_ms", 0, MOST_BUFFERED_MS) / 1000,
         )
 
     def merging(self, reader: Reader) -> Reader | Merging:
@@ -104,13 +105,13 @@ def event_stream(
     frame = _sse_frame if is_sse else _line
     heartbeat = sse.HEARTBEAT if is_sse else b" "
     environ = request.environ
-    presence = ExitStack()
     held: list[Record] = []
-    if waits_for_answer:
-        with ExitStack() as until_answered:
+    with ExitStack() as until_answered:
+        until_answered.enter_context(streams.seated(reader.stream_id))
+        if waits_for_answer:
             until_answered.enter_context(_present(environ, streams, reader, settings))
             held = _await_answer(source, settings.heartbeat_seconds)
-            presence = until_answered.pop_all()
+        presence = until_answered.pop_all()
 
     def body() -> Iterator[bytes]:
         retry_due = wire_format.resumes
@@ -166,7 +167,7 @@ def whole_stream(
     and `Overloaded` if this worker stops.
     """
     whole = WholeStream([], {})
-    with _present(request.environ, streams, reader, settings):
+    with streams.seated(reader.stream_id), _present(request.environ, streams, reader, settings):
         while not (reader.ended or reader.left):
             records = reader.next(settings.heartbeat_seconds)
             for record in records:
@@ -216,8 +217,8 @@ def _failure(record: Record) -> StreamingError | None:
 def _present(
     environ: Mapping[str, Any], streams: Streams, reader: Reader, settings: Settings
 ) -> Iterator[None]:
-    """Follow as a reader that is present until its client goes."""
-    with streams.attending(reader), noticing(environ, reader.leave, settings):
+    """Follow as a reader that has its seat, and is present until its client goes."""
+    with streams.attending(reader, seated=True), noticing(environ, reader.leave, settings):
         yield
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, after_this_request
 
 from streaming.errors import InvalidRequest, NotFound, StreamingError
+from streaming.limiter import Rate
 from streaming.openai_errors import error_object, should_retry
 from streaming.streams import Started
 from streaming.web import _errors
@@ -33,11 +34,20 @@ def check_fields(body: Any) -> dict[str, Any]:
     return body
 
 
-def announce(started: Started) -> None:
-    """Say on this request's answer, be it an error, where its run can be followed in every format."""
+def announce(started: Started, rate: Rate | None = None) -> None:
+    """Say on this request's answer, be it an error, where its run can be followed in every format.
+
+    And with a ``rate``, how many requests its sender has left.
+    """
     headers = {"Stream-Id": started.stream_id, "Content-Location": f"/streams/{started.stream_id}"}
     if started.replayed:
         headers["Idempotent-Replayed"] = "true"
+    if rate is not None:
+        headers |= {
+            "x-ratelimit-limit-requests": str(rate.limit),
+            "x-ratelimit-remaining-requests": str(rate.remaining),
+            "x-ratelimit-reset-requests": f"{rate.reset_seconds:.3g}s",
+        }
 
     @after_this_request
     def add(response: Response) -> Response:

@@ -13,7 +13,7 @@ from streaming.formats import Wants
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order
-from streaming.web import _bodies, _errors, _v1
+from streaming.web import _bodies, _errors, _principals, _v1
 
 ROUTE = "POST /v1/chat/completions"
 OURS = frozenset({"model", "messages", "stream"})
@@ -30,7 +30,7 @@ class Asked(Struct, frozen=True):
     Which values of those make sense is the upstream's to judge, and so is everything else.
     """
 
-    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    messages: Annotated[list[_bodies.Message], Meta(min_length=1)]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -90,6 +90,7 @@ def read(request: Request, settings: Settings, runnables: Container[str] = ()) -
         key=f"{ROUTE} {key}" if key else None,
         fingerprint=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest(),
         request_id=_errors.request_id(),
+        owner=_principals.asking(),
     )
     usage = asked.stream_options is not None and asked.stream_options.include_usage is True
     return ChatOrder(order, asked.stream is True, Wants(usage=usage, request=about))

@@ -14,7 +14,7 @@ from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.sources._response_as_chat import chat_of
 from streaming.streams import Order
-from streaming.web import _bodies, _errors, _v1
+from streaming.web import _bodies, _errors, _principals, _v1
 from streaming.web import _v1_response_items as items
 
 JSON = dict[str, Any]
@@ -109,6 +109,7 @@ def read(
         key=f"{ROUTE} {key}" if key else None,
         fingerprint=hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest(),
         request_id=_errors.request_id(),
+        owner=_principals.asking(),
     )
     return ResponseOrder(order, asked.stream is True, asked.background is True)
 

@@ -9,12 +9,16 @@ import secrets
 
 from flask import Request, Response
 
+from streaming.web import _principals
+
 COOKIE = "visitor"
 KEPT_SECONDS = 365 * 86_400
 
 
 def owner_of(request: Request) -> str:
-    """Return who asks, "" for a client without the cookie, as curl."""
+    """Return who asks; in the open mode the browser, "" for a client without the cookie, as curl."""
+    if owner := _principals.asking():
+        return owner
     visitor = request.cookies.get(COOKIE, "")
     return visitor if re.fullmatch(r"[0-9a-f]{32}", visitor) else ""
 
@@ -24,7 +28,9 @@ def new_visitor() -> str:
 
 
 def remember(response: Response, request: Request, visitor: str) -> None:
-    """Give a browser its cookie, or keep it for longer. Only the page does."""
+    """Give a browser its cookie, or keep it for longer. Only the page does, and only in the open mode."""
+    if _principals.asking():
+        return
     response.set_cookie(
         COOKIE,
         visitor,

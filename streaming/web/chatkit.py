@@ -18,7 +18,7 @@ from streaming.errors import InvalidRequest, NotConfigured, SettingsError
 from streaming.settings import Settings
 from streaming.streams import Order, Streams
 from streaming.web import _chatkit_orders as orders
-from streaming.web import _orders, _visitors
+from streaming.web import _orders, _principals, _visitors
 from streaming.web._errors import json_response
 from streaming.web._responses import HEADERS, noticing
 
@@ -82,6 +82,9 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         owner = _owner()
         # Not the cookie itself: it opens this visitor's threads here.
         user = asked.user or f"visitor_{hashlib.sha256(owner.encode()).hexdigest()[:32]}"
+        if asked.user and (principal := _principals.asking()):
+            # Whose threads at OpenAI it opens is not for another principal to choose.
+            user = f"user_{hashlib.sha256(f'{principal} {asked.user}'.encode()).hexdigest()[:32]}"
         with (
             streams.questions.asking(SESSION_SECONDS) as question,
             noticing(request.environ, question.leave, settings),
@@ -129,14 +132,19 @@ def _order_maker(page: orders.Page, settings: Settings, streams: Streams) -> "Ca
 
 def _event_stream(events: "Events", visit: "Visit", settings: Settings) -> Response:
     environ = request.environ
+    principal = _principals.current()
 
     def body() -> Iterator[bytes]:
         with noticing(environ, visit.leave, settings):
             for data in events:
                 yield sse.HEARTBEAT if data is None else sse.frame(data)
 
+    def finish() -> None:
+        with _principals.acting(principal):  # the request is over, the run it began may not be
+            events.finish()
+
     response = Response(stream_with_context(body()), headers=HEADERS)
     # Also when the body was never begun: what is told to the library is told once.
-    response.call_on_close(events.finish)
+    response.call_on_close(finish)
     response.content_type = sse.CONTENT_TYPE
     return response

@@ -33,7 +33,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.get("")
     def list_all() -> Response:
-        return json_response({"runnables": [_shown(each) for each in streams.registered.values()]})
+        known = [each for each in streams.registered.values() if streams.may_name(each.name)]
+        return json_response({"runnables": [_shown(each) for each in known]})
 
     @blueprint.get("/<name>")
     def show(name: str) -> Response:

@@ -16,7 +16,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def complete() -> Response:
         order, streamed, wants = _v1_chat_orders.read(request, settings, streams.registered)
         started = streams.start(order)
-        _v1.announce(started)
+        _v1.announce(started, streams.rate())
         reader = streams.reader(started.stream_id)
         name = "openai_chat" if streamed else "openai_completion"
         wire_format = plugins.create("formats", name, wants)

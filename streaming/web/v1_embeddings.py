@@ -22,6 +22,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             code = "required" if asked is None else "wrong_type"
             raise InvalidRequest(f"model: {said}", code=code, param="model")
         model = _bodies.model_of(asked, settings)
+        streams.check_question(model)
         # As long as a model may take to begin an answer: the whole one comes at once here.
         with (
             streams.questions.asking(settings.first_token_timeout_seconds) as question,

@@ -27,14 +27,17 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.get("/models")
     def list_all() -> Response:
-        return json_response({"object": "list", "data": known.all()})
+        return json_response({"object": "list", "data": nameable()})
 
     @blueprint.get("/models/<path:name>")
     def show(name: str) -> Response:
-        for model in known.all():
+        for model in nameable():
             if model.id == name:
                 return json_response(model)
         raise NotFound(f"no model is called {name[:100]!r}", code="model_not_found", param="model")
+
+    def nameable() -> list[Model]:
+        return [model for model in known.all() if streams.may_name(model.id)]
 
     return blueprint
 

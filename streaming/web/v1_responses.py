@@ -31,7 +31,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             streams.registered,
         )
         started = streams.start(order)
-        _v1.announce(started)
+        _v1.announce(started, streams.rate())
         if streamed:
             wants = Wants(request=order.asked)
             return follow(started.stream_id, wants, waits_for_answer=not background)
@@ -49,6 +49,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def show(id: str) -> Response:
         kept = find(id)
         after = _number("starting_after")
+        if not _flag("stream"):
+            streams.check_poll()
         if _flag("stream"):
             wants = Wants(request=kept.asked, starting_after=-1 if after is None else after)
             return follow(kept.stream_id, wants)

@@ -23,7 +23,7 @@ from streaming.errors import InvalidRequest, StreamingError
 from streaming.reader import Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.web import _bodies, _errors, _orders
+from streaming.web import _access, _bodies, _errors, _orders, _principals
 from streaming.web._responses import Wishes
 from streaming.web._websocket_wire import Wire
 from streaming.websocket import Following, Session, dropped_frame
@@ -34,6 +34,8 @@ CLOSE_SECONDS = 3.0
 """How long a client may take to answer that it has heard of the end."""
 LEAVE_SECONDS = 1.0
 """Over which the idle clients of a worker that stops are sent away: they come back all together."""
+CHECK_SECONDS = 15.0
+"""How often it is looked whether who opened a connection is still known, besides at each command."""
 PARAMETERS = frozenset({"metrics", "buffer_tokens", "buffer_ms"})
 # What sending raises once the client has gone.
 GONE = (ConnectionClosed, LocalProtocolError, OSError)
@@ -56,6 +58,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         if not _is_upgrade():
             return None
         _bodies.check_origin(request)
+        streams.check_seats()
         for name in request.args:
             if name not in PARAMETERS:
                 raise _bodies.unknown_field(name)
@@ -92,6 +95,7 @@ class Connection:
             _errors.request_id,
         )
         self._greenlets = Group()
+        self._principal = _principals.current()
         self._leaving = False
         self._leaver: gevent.Greenlet | None = None
         self._closed_with: int | None = None
@@ -103,8 +107,10 @@ class Connection:
         try:
             with self._streams.hosting(self._leave):
                 while self._closed_with is None:
-                    message = self._ws.receive(self._idle_seconds_left())
+                    message = self._ws.receive(min(self._idle_seconds_left(), CHECK_SECONDS))
                     self._wire.took()
+                    if not self._is_still_admitted():
+                        break
                     if message is None:
                         self._close_if_idle()
                     elif isinstance(message, str):
@@ -128,6 +134,15 @@ class Connection:
                 },
             )
 
+    def _is_still_admitted(self) -> bool:
+        """Say whether who opened this is still known; else say goodbye."""
+        try:
+            _access.check_again()
+        except StreamingError as error:
+            self._close(CloseReason.POLICY_VIOLATION, error.code)
+            return False
+        return True
+
     def _answer(self, message: str) -> None:
         g.pop("request_id", None)  # each command is a request of its own
         answer = self._session.take(message)
@@ -141,7 +156,10 @@ class Connection:
 
     def _follow(self, following: Following, request_id: str) -> None:
         try:
-            with self._streams.attending(following.reader):
+            with (
+                _principals.acting(self._principal),
+                self._streams.attending(following.reader),
+            ):
                 while not following.has_ended:
                     self._send(following.next(self._idle_seconds))
         except StreamingError as error:

@@ -14,13 +14,14 @@ from streaming.errors import (
     Fenced,
     IdempotencyMismatch,
     NotFound,
+    RateLimited,
     StreamExpired,
     StreamingError,
     StreamLost,
 )
 from streaming.eventlogs import PAGE_BYTES, PAGE_RECORDS, TERMINAL, Claim, EventLog, new_stream_id
 from streaming.events import Record
-from tests.doubles import all_records, eventually, new_stream
+from tests.doubles import all_records, eventually, new_stream, running
 
 # From a commit by one worker until a reader of another is woken: the poll is every 10 ms.
 FOREIGN_WAKE_SECONDS = 0.25
@@ -819,3 +820,50 @@ def test_ids_name_their_store_and_cannot_be_guessed(log: EventLog, peer: EventLo
     assert len(set(ids)) == 1000
     assert {stream_id[:11] for stream_id in ids} == {f"st_{log.store_id}"}
     assert {len(stream_id) for stream_id in ids} == {37}
+
+
+# Whose streams they are, and what they used
+
+
+def test_an_owner_has_no_more_streams_running_than_it_may(log: EventLog, peer: EventLog) -> None:
+    first = log.create(new_stream(log, owner="key_a", most_running=2), [b"first"])
+    peer.create(new_stream(peer, owner="key_a", most_running=2), [b"first"])
+
+    with pytest.raises(RateLimited) as refused:
+        log.create(new_stream(log, owner="key_a", most_running=2), [b"first"])
+    assert refused.value.code == "running"
+    assert refused.value.retry_after_seconds
+    peer.create(new_stream(peer, owner="key_b", most_running=2), [b"first"])
+
+    log.append(Claim(first, 1), 2, [b"end"], end="completed")
+    peer.create(new_stream(peer, owner="key_a", most_running=2), [b"first"])
+
+
+def test_an_equal_create_joins_though_its_owner_may_start_no_more(log: EventLog, peer: EventLog) -> None:
+    first = log.create(new_stream(log, owner="a", most_running=1, key="k", fingerprint="f"), [b"first"])
+    again = new_stream(peer, owner="a", most_running=1, key="k", fingerprint="f")
+    assert peer.create(again, [b"first"]) == first
+
+
+def test_a_stream_that_was_taken_over_is_its_owners_until_it_ends(log: EventLog, peer: EventLog) -> None:
+    stream_id = log.create(new_stream(log, owner="a", most_running=1), [b"first"])
+    claim = peer.take_over(stream_id, "another", force=True)
+    assert claim
+    with pytest.raises(RateLimited):
+        log.create(new_stream(log, owner="a", most_running=1), [b"first"])
+    peer.append(claim, 2, [b"end"], end="interrupted")
+    log.create(new_stream(log, owner="a", most_running=1), [b"first"])
+
+
+def test_of_many_creates_at_once_exactly_as_many_succeed_as_may(log: EventLog, peer: EventLog) -> None:
+    made, refused = [], []
+
+    def create(on: EventLog) -> None:
+        try:
+            made.append(on.create(new_stream(on, owner="a", most_running=7), [b"first"]))
+        except RateLimited as error:
+            refused.append(error)
+
+    with running(*(lambda on=on: create(on) for on in (log, peer) * 25)):
+        pass
+    assert (len(made), len(refused)) == (7, 43)

@@ -11,7 +11,15 @@ import apsw
 import gevent
 import pytest
 
-from streaming.errors import Fenced, SettingsError, StoreFull, StoreUnavailable, StreamingError, StreamLost
+from streaming.errors import (
+    Fenced,
+    RateLimited,
+    SettingsError,
+    StoreFull,
+    StoreUnavailable,
+    StreamingError,
+    StreamLost,
+)
 from streaming.eventlogs import Claim, _group_commit, _storage, sqlite
 from streaming.eventlogs.sqlite import SQLiteLog
 from tests.doubles import all_records, eventually, new_stream
@@ -314,6 +322,8 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(open_file: OpenFile
     claim = created(log)
     log.close()
     db = apsw.Connection(str(path))
+    db.execute("DROP INDEX streams_of_owner")
+    db.execute("DROP TABLE usage; DROP TABLE windows; DROP TABLE places")
     db.execute("ALTER TABLE streams DROP COLUMN owner")
     db.execute("UPDATE store SET schema = 1")
     db.close()
@@ -323,6 +333,8 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(open_file: OpenFile
     assert log.head(claim.stream_id).owner == ""
     new = log.create(new_stream(log, owner="somebody"), [b"first"])
     assert log.head(new).owner == "somebody"
+    with pytest.raises(RateLimited):
+        log.create(new_stream(log, owner="somebody", most_running=1), [b"first"])
 
 
 # The machine

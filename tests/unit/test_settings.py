@@ -13,7 +13,19 @@ from streaming.settings import Settings
 VARIABLES = [f.name.upper() for f in fields(Settings) if f.name != "catalogue"]
 NUMBERS = [f.name for f in fields(Settings) if f.type in (int, float)]
 WHOLE = [f.name for f in fields(Settings) if f.type is int]
-MAY_BE_ZERO = {"upstream_retries", "disconnect_grace_seconds", "demo_tokens_per_second", "drain_seconds"}
+NO_LIMIT = """max_output_tokens max_images running_per_principal creates_per_minute readers_per_stream
+    readers_per_principal polls_per_second tokens_per_day bytes_per_day cost_per_day visitor_running
+    visitor_creates_per_minute visitor_readers visitor_tokens_per_day visitor_max_output_tokens
+    visitor_max_images visitors_creates_per_minute visitors_tokens_per_day visitors_cost_per_day
+    total_creates_per_minute total_tokens_per_day total_bytes_per_day total_cost_per_day""".split()
+MAY_BE_ZERO = {
+    "upstream_retries",
+    "disconnect_grace_seconds",
+    "demo_tokens_per_second",
+    "drain_seconds",
+    *NO_LIMIT,
+    "proxy_hops",
+}
 
 
 def read(**environ: str) -> Settings:
@@ -53,12 +65,22 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "sqlite_synchronous": "FULL",
         "chatkit_on_disconnect": "continue",
         "log_level": "DEBUG",
+        "auth": "proxy",
+        "api_keys": ("4f2a9c01.abc", "4f2a9c02.abc"),
+        "auth_proxy_header": "X-Remote-User",
+        "auth_proxy_addresses": ("10.0.0.1", "10.1.0.0/16", "unix"),
+        "cors_origins": ("https://app.example.com", "http://localhost:3000"),
+        "bind_host": "127.0.0.1",
+        "page": "public",
+        "secret_key": ("s" * 32, "t" * 32),
+        "stream_get": "off",
         "log_format": "json",
         "log_exceptions": "full",
         "metrics_bind": "0.0.0.0:9464",
         "model": "m-2",
         "models": ("m-1", "m-2"),
         "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
+        "prices": ("m-1=0.25/2", "m-2=1/8"),
     }
     for f in fields(Settings):
         if f.name in ("upstreams", "catalogue"):

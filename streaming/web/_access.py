@@ -1,0 +1,175 @@
+"""Who asks, and whether they may: before any view, for every address.
+
+What may be asked without saying who one is, and what needs which scope, is one
+table. An endpoint that is not in it needs ``admin``: a new route that was
+forgotten here is shut, and a test says so.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from flask import Flask, Request, Response, current_app, g, request
+
+from streaming._access_settings import is_loopback
+from streaming.errors import NotAuthenticated, PermissionDenied, StreamingError
+from streaming.keyring import Keyring
+from streaming.principals import NOBODY, OPEN, Principal, Scope
+from streaming.settings import Settings
+from streaming.web import _bodies, _measuring, _principals
+from streaming.web._proxy_users import ProxyUsers, peer_of
+
+logger = logging.getLogger(__name__)
+
+Need = Scope | Literal["public"]
+PUBLIC: Literal["public"] = "public"
+
+NEEDS: dict[str, Need] = {
+    "assets.serve": PUBLIC,
+    "static": PUBLIC,
+    "health.alive": PUBLIC,
+    "health.ready": PUBLIC,
+    "sign_in.form": PUBLIC,
+    "sign_in.sign_in": PUBLIC,
+    "sign_in.sign_out": "read",
+    "page.show": "read",
+    "page.ask": "run",
+    "page.stop": "run",
+    "page.rename": "run",
+    "page.delete": "run",
+    "stream.ask": "run",
+    "streams.start": "run",
+    "streams.follow": "read",
+    "streams.cancel": "run",
+    "streams.erase": "run",
+    "feed.feed": "read",
+    "usage.show": "read",
+    "metrics.show": "metrics",
+    "threads.listed": "read",
+    "threads.make": "run",
+    "threads.show": "read",
+    "threads.change": "run",
+    "threads.delete": "run",
+    "ws.talk": "run",
+    "ws.explain": "run",
+    "v1_chat.complete": "run",
+    "v1_embeddings.embed": "run",
+    "v1_models.list_all": "read",
+    "v1_models.show": "read",
+    "v1_responses.respond": "run",
+    "v1_responses.show": "read",
+    "v1_responses.list_input": "read",
+    "v1_responses.cancel": "run",
+    "v1_responses.erase": "run",
+    "runnables.list_all": "read",
+    "runnables.show": "read",
+    "runnables.show_schema": "read",
+    "runnables.invoke": "run",
+    "runnables.batch": "run",
+    "runnables.stream": "run",
+    "runnables.stream_events": "run",
+    "chatkit.answer": "run",
+    "chatkit.open_session": "run",
+    "chatkit.renew_session": "run",
+}
+
+Authenticator = Callable[[Request], Principal | None]
+"""Returns who asks, or ``None`` where it cannot tell. Raises `NotAuthenticated` for what is not valid."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+KEY_PREFIX = "sk-sluice-"
+
+
+class Access:
+    """Who is let in. Further ways to tell who asks are added to ``authenticators``."""
+
+    def __init__(self, settings: Settings, keys: Keyring) -> None:
+        self.keys = keys
+        self.authenticators: list[Authenticator] = [self._by_key]
+        """Asked in this order, until one knows."""
+        self.refusals: dict[str, Callable[[StreamingError], Response]] = {}
+        """How a blueprint tells that it does not know, or does not let in, who asks; else as all errors."""
+        self._settings = settings
+        self._warned = False
+        if settings.auth == "proxy":
+            self.authenticators.append(ProxyUsers(settings).authenticate)
+
+    def identify(self, request: Request) -> Principal | None:
+        """Return who asks; ``None`` where nobody is known. Raises `NotAuthenticated`."""
+        if self._settings.auth == "open":
+            self._check_is_here(request)
+            return OPEN
+        for authenticate in self.authenticators:
+            if principal := authenticate(request):
+                return principal
+        return None
+
+    def admit(self, request: Request) -> None:
+        """Note who asks. Raises `NotAuthenticated` and `PermissionDenied`."""
+        g.principal = NOBODY
+        if request.endpoint is None or request.method == "OPTIONS":
+            return  # it is told what there is, and nothing of anybody
+        need = NEEDS.get(request.endpoint, "admin")
+        if request.method not in SAFE_METHODS:
+            _bodies.check_origin(request)
+        if need == PUBLIC or (request.endpoint == "metrics.show" and _measuring.has_pass(self._settings)):
+            return
+        principal = self.identify(request)
+        if principal is None:
+            raise NotAuthenticated("a key is needed: send Authorization: Bearer sk-sluice-…", code="no_key")
+        g.principal = principal
+        if not principal.may(need):
+            raise PermissionDenied(f"this needs the scope {need}, which this key does not have")
+
+    def check_again(self, request: Request) -> None:
+        """For connections that last: raise `NotAuthenticated` if who opened it is not known any more."""
+        if self.identify(request) != _principals.current():
+            raise NotAuthenticated("who opened this connection is not known any more", code="key_revoked")
+
+    def _by_key(self, request: Request) -> Principal | None:
+        kind, _, text = request.headers.get("Authorization", "").partition(" ")
+        text = text.strip()
+        if kind.lower() != "bearer" or not text:
+            return None
+        if self._settings.auth == "proxy" and not text.startswith(KEY_PREFIX):
+            return None  # it is the proxy's business
+        return self.keys.principal_of(self.keys.check(text))
+
+    def _check_is_here(self, request: Request) -> None:
+        """Let in only who is on this machine, where nobody said that everybody may come.
+
+        gunicorn does not start when it listens elsewhere; this is for other servers.
+        """
+        if self._settings.auth_is_chosen:
+            return
+        peer = peer_of(request)
+        if peer and not is_loopback(peer):
+            raise NotAuthenticated("AUTH is not set, so only this machine is let in", code="auth_not_set")
+        if "X-Forwarded-For" in request.headers and not self._warned:
+            self._warned = True
+            logger.warning("requests come through a proxy, and AUTH is not set: everybody is let in")
+
+
+def register(app: Flask, settings: Settings, keys: Keyring) -> Access:
+    """Admit every request before its view. What is added to the result counts from then on."""
+    access = Access(settings, keys)
+    app.extensions["access"] = access
+
+    @app.before_request
+    def admit() -> Response | None:
+        try:
+            access.admit(request)
+        except (NotAuthenticated, PermissionDenied) as error:
+            refuse = access.refusals.get(request.blueprint or "")
+            if refuse is None:
+                raise
+            return refuse(error)
+        return None
+
+    return access
+
+
+def check_again() -> None:
+    """See `Access.check_again`; does nothing in an application without access control."""
+    access: Access | None = current_app.extensions.get("access")
+    if access is not None:
+        access.check_again(request)
