@@ -228,7 +228,7 @@ class Settings:
     """The bearer token that shows ``/metrics`` beside the service; keys with the scope ``metrics`` do too."""
     metrics_directory: str = ""
     """Where the workers share their numbers; made anew at each start if it is not given."""
-    health_lag_seconds: float = 5.0
+    health_lag_seconds: float = 10.0
     """So late an event loop makes ``/healthz`` and ``/readyz`` answer 503."""
     otel_exporter_otlp_endpoint: str = ""
     """Where OpenTelemetry's exporter sends spans, if its SDK is installed; its other variables hold too."""
