@@ -123,3 +123,12 @@ def test_a_stream_has_one_line_at_its_start_and_one_at_its_end(
     assert ended["seconds"] >= ended["first_token_seconds"] >= 0
     assert ended["tokens_out"] > 0
     assert ended["bytes"] > 0
+
+
+def test_with_keys_the_token_is_no_key_and_is_enough(make: Make) -> None:
+    client = make(auth="keys", metrics_token="a-token-for-scrapers").client
+    assert client.get("/metrics", headers=TOKEN).status_code == 200
+    refused(client.get("/metrics"), 401, "not_authenticated")
+    refused(client.get("/metrics", headers={"Authorization": "Bearer another"}), 401, "not_authenticated")
+    refused(client.get("/usage", headers=TOKEN), 401, "not_authenticated")
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
