@@ -6,7 +6,7 @@ import os
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from streaming import plugins
+from streaming import plugins, telemetry
 from streaming.errors import InvalidRequest
 from streaming.eventlogs._schemes import scheme_of
 from streaming.keyring import Keyring, read_entries
@@ -56,6 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         version=version(),
         directory=settings.metrics_directory,
     )
+    spans = telemetry.create(settings, version())
     counters, accounts = (plugins.create(family, scheme, log) for family in ("limits", "accounts"))
     limiter = Limiter(settings, counters, accounts, _principals.current)
     streams = Streams(
@@ -65,7 +66,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         OpenAIRelay(settings),
         registered,
         threads,
-        told_to(metrics),
+        told_to(metrics, spans) if spans else told_to(metrics),
         limiter=limiter,
         asking=_principals.asking,
         lag_probe=metrics,

@@ -13,7 +13,7 @@ CANNOT_LOAD = 4
 
 try:
     settings = Settings.from_environ(os.environ)
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, settings.log_exceptions == "full")
     logs.note_greenlet_errors()
     app = create_app(settings)
 except SettingsError as error:

@@ -6,6 +6,7 @@ all, whatever looks like a key is taken out of the finished line: also of
 exceptions, and of what other libraries write.
 """
 
+import functools
 import json
 import logging
 import re
@@ -13,6 +14,8 @@ import sys
 import time
 from types import TracebackType
 from typing import Any, TextIO
+
+from streaming import tracebacks
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 LONGEST_FIELD = 1000
@@ -38,6 +41,11 @@ _SECRETS = (
     # The password of a URL.
     (re.compile(r"(\w+://[^\s/:@\"']*):[^\s/@\"']+@"), rf"\1:{TAKEN_OUT}@"),
 )
+# One of these is in whatever those patterns find. Most lines have none, and are not looked at closer.
+_SIGNS = (
+    *("sk-", "pk-", "rk-", "bearer", "basic", "authorization", "api", "password", "secret"),
+    *("csrf", "session", "cookie", "__host-", "eyj", "://"),
+)
 # Other libraries quote the addresses they are asked for, and a prompt may be in one.
 _QUERY = re.compile(r"(/[^\s?\"']*)\?[^\s\"']*")
 
@@ -48,19 +56,27 @@ def redacted(text: str) -> str:
     >>> redacted("401 for Bearer abcdef123456 and sk-proj-123456")
     '401 for Bearer [taken out] and [taken out]'
     """
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
+    lower = text.lower()
+    if any(sign in lower for sign in _SIGNS):
+        for pattern, instead in _SECRETS:
+            text = pattern.sub(instead, text)
     return text
+
+
+_plain = re.compile(r"[^\s=\"'\\]+").fullmatch
 
 
 class _Formatter(logging.Formatter):
     """What both formats have in common. It raises for no record."""
 
+    def __init__(self, full: bool = False) -> None:
+        """With ``full``, exceptions are shown with their own words."""
+        super().__init__()
+        self.full = full
+
     def format(self, record: logging.LogRecord) -> str:
         said = {
-            name: _cut(_text(value), LONGEST_FIELD)
-            if not isinstance(value, int | float | type(None))
-            else value
+            name: value if type(value) in _SHORT else _cut(_text(value), LONGEST_FIELD)
             for name, value in vars(record).items()
             if name not in _STANDARD
         }
@@ -70,12 +86,13 @@ class _Formatter(logging.Formatter):
         raise NotImplementedError
 
     def _error(self, record: logging.LogRecord) -> str:
-        if not record.exc_info or not record.exc_info[0]:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
             return ""
         try:
-            return _cut(_without_query(record, self.formatException(record.exc_info)), LONGEST_EXCEPTION)
-        except Exception as error:  # an exception whose own text cannot be made
-            return f"{record.exc_info[0].__name__}, which cannot be shown: {type(error).__name__}"
+            return _cut(_without_query(record, tracebacks.shown(error, self.full)), LONGEST_EXCEPTION)
+        except Exception as failure:  # an exception whose own text cannot be made
+            return f"{type(error).__name__}, which cannot be shown: {type(failure).__name__}"
 
 
 class LineFormatter(_Formatter):
@@ -105,14 +122,25 @@ class JSONFormatter(_Formatter):
         }
         if error:
             fields["exception"] = error
-        return json.dumps(fields, default=_text, allow_nan=True)
+        try:
+            return json.dumps(fields, allow_nan=False)
+        except ValueError:  # JSON has no word for what is no number
+            return json.dumps({name: _text(value) for name, value in fields.items()})
 
 
 _OURS = frozenset({"time", "level", "logger", "message", "exception"})
 
 
+_SHORT = frozenset({int, float, bool, type(None)})
+
+
 def _moment(record: logging.LogRecord) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -148,9 +176,7 @@ def _escaped(text: str) -> str:
 def _quoted(value: object) -> str:
     text = str(value)
     # One field stays one field, whatever it holds.
-    if text and text.isprintable() and not set(text) & set(" =\"'\\"):
-        return text
-    return repr(text)
+    return text if _plain(text) and text.isprintable() else repr(text)
 
 
 class _Stream(logging.StreamHandler[TextIO]):
@@ -158,13 +184,14 @@ class _Stream(logging.StreamHandler[TextIO]):
         """Lose the record. What the library does instead would print its arguments as they are."""
 
 
-def configure(level: str, log_format: str = "text") -> None:
+def configure(level: str, log_format: str = "text", full_exceptions: bool = False) -> None:
     """Send this service's records to stderr. Other libraries' only from WARNING on.
 
     So it is with Python's warnings, and with what ends a greenlet or the process unexpectedly.
     """
     handler = _Stream(sys.stderr)
-    handler.setFormatter(JSONFormatter() if log_format == "json" else LineFormatter())
+    kind = JSONFormatter if log_format == "json" else LineFormatter
+    handler.setFormatter(kind(full_exceptions))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("streaming").setLevel(level)
     _take_over_gunicorn()

@@ -93,6 +93,10 @@ class Observer(Protocol):
         """The store refused an append or a create, for a while or because it is full."""
         ...
 
+    def close(self) -> None:
+        """This worker ends: nothing is told any more. May block for a second or two."""
+        ...
+
 
 class Nobody:
     """The observer where there is none, and a base for those who want to hear only some of it."""
@@ -110,6 +114,9 @@ class Nobody:
         pass
 
     def store_failed(self, code: str) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -150,6 +157,13 @@ class Several:
         for observer in self._observers:
             try:
                 observer.store_failed(code)
+            except Exception:
+                _note_broken(observer)
+
+    def close(self) -> None:
+        for observer in self._observers:
+            try:
+                observer.close()
             except Exception:
                 _note_broken(observer)
 

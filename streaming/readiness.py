@@ -9,7 +9,8 @@ from streaming.errors import Overloaded, StoreUnavailable, StreamingError
 
 KEPT_SECONDS = 1.0
 PATIENCE_SECONDS = 2.0
-LAG_WITHIN_SECONDS = 10.0
+LAG_WITHIN_SECONDS = 20.0
+"""How long a loop that was blocked is remembered."""
 
 
 class Readiness:

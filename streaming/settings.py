@@ -218,6 +218,8 @@ class Settings:
     # Observability
     log_format: Literal["text", "json"] = "text"
     """One line for each record either way."""
+    log_exceptions: Literal["types", "full"] = "types"
+    """``full`` shows also the words of exceptions, which may quote prompts: for development."""
     access_log: bool = False
     """Write a line for each request, without its query; at ``LOG_LEVEL=DEBUG`` it is written anyway."""
     metrics_bind: str = ""
@@ -226,7 +228,7 @@ class Settings:
     """The bearer token that shows ``/metrics`` beside the service; keys with the scope ``metrics`` do too."""
     metrics_directory: str = ""
     """Where the workers share their numbers; made anew at each start if it is not given."""
-    health_lag_seconds: float = 5.0
+    health_lag_seconds: float = 10.0
     """So late an event loop makes ``/healthz`` and ``/readyz`` answer 503."""
     otel_exporter_otlp_endpoint: str = ""
     """Where OpenTelemetry's exporter sends spans, if its SDK is installed; its other variables hold too."""

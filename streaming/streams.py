@@ -163,6 +163,11 @@ class Streams:
         return len(self._readers)
 
     @property
+    def writes_waiting(self) -> int:
+        """How many writes of this worker the store has yet to take."""
+        return self._log.waiting
+
+    @property
     def draining(self) -> bool:
         """It takes no new runs, and is about to end."""
         return self._draining
@@ -490,6 +495,7 @@ class Streams:
         """Close the log. To be called when nothing runs and nobody reads any more."""
         self._expiring.kill()
         self._producers.close()
+        self._observer.close()
         if self._limiter:
             self._limiter.close()
         self._conversations.store.close()

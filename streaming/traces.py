@@ -57,7 +57,7 @@ def _never(trace_id: str) -> bool:
 _is_sampled: Callable[[str], bool] = _never
 
 
-def sample_by(is_sampled: Callable[[str], bool]) -> None:
+def sample_by(is_sampled: Callable[[str], bool] = _never) -> None:
     """Decide with this whether a trace that begins here is recorded."""
     global _is_sampled
     _is_sampled = is_sampled

@@ -132,6 +132,11 @@ class EventLog(Protocol):
         """There was no room at the last write: streams that run are ended, and no new ones taken."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """How many writes of this worker wait now for their turn to be committed."""
+        ...
+
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         """Create a running stream with its first events and return its id.
 

@@ -52,6 +52,11 @@ class GroupCommit:
         self._closed = False
         file.set_wal_hook(self._note_wal_pages)
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for their commit."""
+        return len(self._queue)
+
     def run(self, write: Write, then: Callable[[], None] | None = None) -> Any:
         """Run ``write`` in a transaction and return what it returned, once that is committed.
 

@@ -77,6 +77,11 @@ class Pipe:
         gevent.spawn(self._serve)
 
     @property
+    def waiting(self) -> int:
+        """How many commands are to be sent."""
+        return len(self._queue)
+
+    @property
     def restored_seconds(self) -> float:
         """How long ago a lost connection was made again; infinite if none was lost."""
         return time.monotonic() - self._restored_at

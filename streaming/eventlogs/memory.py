@@ -43,6 +43,7 @@ class MemoryLog:
     """See `EventLog`."""
 
     is_full = False
+    waiting = 0
 
     def __init__(self) -> None:
         self.store_id = _ids.new_store_id()

@@ -91,6 +91,10 @@ class RedisLog:
         self._pipe = Pipe(self._connect, address.wait_replicas)
         self._watch = Watch(self._connect_to_watch, self._pipe, self._bell, self._keeping, self._taken)
 
+    @property
+    def waiting(self) -> int:
+        return self._pipe.waiting
+
     # For what else is kept in this server
 
     def ask(self, *command: scripts.Argument) -> Any:

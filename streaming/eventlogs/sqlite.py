@@ -81,6 +81,10 @@ class SQLiteLog:
     def store_id(self) -> str:
         return self._file.store_id
 
+    @property
+    def waiting(self) -> int:
+        return self._commits.waiting
+
     # For what else is kept in this file
 
     @property

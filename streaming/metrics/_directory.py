@@ -11,15 +11,36 @@ from streaming.metrics import _cells
 from streaming.metrics._cells import Cells, Entry
 from streaming.metrics._names import GAUGES
 
+MEMORY = "/dev/shm"
+PREFIX = "sluice-metrics-"
+HELD = "held"
 GONE = "gone"
 SUFFIX = ".cells"
 
 
 def make_directory() -> str:
-    """Return a new directory for the workers of this server, in memory where the system has that."""
-    shared = "/dev/shm"
-    parent = shared if os.access(shared, os.W_OK | os.X_OK) else None
-    return tempfile.mkdtemp(prefix="sluice-metrics-", dir=parent)
+    """Return a new directory for the workers of this server, in memory where the system has that.
+
+    Those of servers that were killed are removed: a lock that nobody holds any more tells them.
+    """
+    parent = MEMORY if os.access(MEMORY, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    for left in Path(parent).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            _remove_if_left(left)
+    made = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    # Held open by this process and its workers for as long as one of them lives.
+    fcntl.flock(os.open(Path(made, HELD), os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+    return made
+
+
+def _remove_if_left(directory: Path) -> None:
+    """Raises `OSError` for one that is somebody's."""
+    descriptor = os.open(directory / HELD, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_directory(str(directory))
+    finally:
+        os.close(descriptor)
 
 
 def clean(directory: str) -> None:

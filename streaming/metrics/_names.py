@@ -65,6 +65,7 @@ ALL = (
         ("store",),
         SHORT,
     ),
+    Metric("sluice_store_writes_waiting", "gauge", "Writes, or commands, that the store has yet to take."),
     Metric("sluice_store_errors_total", "counter", "Writes that the store refused.", ("code",)),
     Metric(
         "sluice_store_fenced_total",

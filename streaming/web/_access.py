@@ -16,7 +16,7 @@ from streaming.errors import NotAuthenticated, PermissionDenied, StreamingError
 from streaming.keyring import Keyring
 from streaming.principals import NOBODY, OPEN, Principal, Scope
 from streaming.settings import Settings
-from streaming.web import _bodies, _principals
+from streaming.web import _bodies, _measuring, _principals
 from streaming.web._proxy_users import ProxyUsers, peer_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ NEEDS: dict[str, Need] = {
     "health.ready": PUBLIC,
     "openapi.show": PUBLIC,
     "openapi.docs": PUBLIC,
-    "metrics.show": OPTIONAL,  # it has a token of its own as well
+    "metrics.show": "metrics",  # or its own token: `_measuring.has_pass`
     "usage.show": "read",
     "doctor.page": "read",
     "doctor.ticks": "read",
@@ -120,7 +120,7 @@ class Access:
         need = NEEDS.get(request.endpoint, "admin")
         if request.method not in SAFE_METHODS:
             _bodies.check_origin(request)
-        if need == PUBLIC:
+        if need == PUBLIC or (request.endpoint == "metrics.show" and _measuring.has_pass(self._settings)):
             return
         try:
             principal = self.identify(request)

@@ -28,6 +28,7 @@ def register(app: Flask, metrics: Metrics, streams: Streams, settings: Settings)
     metrics.watch("sluice_streams_running", lambda: streams.running)
     metrics.watch("sluice_readers", lambda: streams.reading)
     metrics.watch("sluice_questions_open", lambda: len(streams.questions))
+    metrics.watch("sluice_store_writes_waiting", lambda: streams.writes_waiting)
     metrics.watch("sluice_workers_draining", lambda: float(streams.draining))
     metrics.watch("sluice_connections_open", lambda: LeanGeventWorker.connections)
     own_port = settings.metrics_address[1] if settings.metrics_address else 0
@@ -72,15 +73,23 @@ def is_on_metrics_port(environ: dict[str, Any], port: int) -> bool:
     return isinstance(name, tuple) and name[1] == port
 
 
+def has_pass(settings: Settings) -> bool:
+    """Say whether this request may see ``/metrics`` whoever makes it: by its port, or by the token."""
+    if settings.metrics_address:
+        return is_on_metrics_port(request.environ, settings.metrics_address[1])
+    token = request.authorization.token if request.authorization else None
+    if not (settings.metrics_token and token):
+        return False
+    return hmac.compare_digest(token.encode(errors="replace"), settings.metrics_token.encode())
+
+
 def may_see_metrics(settings: Settings) -> bool:
     """Say whether whoever makes this request is shown the metrics."""
+    if has_pass(settings):
+        return True
     if settings.metrics_address:
-        # Whoever reaches that port may.
-        return is_on_metrics_port(request.environ, settings.metrics_address[1])
-    if settings.metrics_token:
-        token = request.authorization.token if request.authorization else None
-        expected = settings.metrics_token.encode()
-        if token and hmac.compare_digest(token.encode(errors="replace"), expected):
-            return True
-        return current().kind != "open" and bool(SCOPES & current().scopes)
-    return bool(SCOPES & current().scopes)
+        return False
+    principal = current()
+    if principal.kind == "open" and settings.metrics_token:
+        return False  # there is a token: not having it means something
+    return bool(SCOPES & principal.scopes)

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming import logs
+from streaming.errors import StoreFull
+from streaming.tracebacks import LEFT_OUT
 
 BREAKS = [
     "\r",
@@ -51,7 +53,8 @@ def write(
     message: Any, *arguments: Any, to: str = "text", name: str = "streaming.test", **record: Any
 ) -> str:
     """Return what a record becomes."""
-    formatter = logs.JSONFormatter() if to == "json" else logs.LineFormatter()
+    kind = logs.JSONFormatter if to == "json" else logs.LineFormatter
+    formatter = kind(full=True)
     fields = record.pop("extra", {})
     made = logging.LogRecord(name, logging.WARNING, "file.py", 1, message, arguments, record.get("exc_info"))
     vars(made).update(fields)
@@ -155,6 +158,57 @@ def test_other_libraries_do_not_quote_queries() -> None:
     assert "secret" not in write(asked, name="gunicorn.error")
     assert "secret" not in write("GET %s", "http://host/a?prompt=secret", name="urllib3")
     assert "is it so?yes" in write("is it so?yes", name="streaming.x")
+
+
+def test_the_words_of_an_exception_are_left_out_unless_they_are_ours() -> None:
+    def of(error: BaseException) -> str:
+        record = logging.LogRecord("streaming", logging.ERROR, "f", 1, "it broke", (), raised(error))
+        return logs.LineFormatter().format(record)
+
+    line = of(ValueError("a secret question"))
+    assert "secret" not in line
+    assert "ValueError: (its text is left out" in line
+    assert "in raised" in line, "where it was raised is left out too"
+    assert "the store is full" in of(StoreFull("the store is full"))
+    assert "ENOSPC No space left" in of(OSError(28, "No space left on device", "/a secret name"))
+    assert "secret" not in of(OSError(28, "No space left on device", "/a secret name"))
+    group = of(ExceptionGroup("secret", [KeyError("secret"), StoreFull("ours")]))
+    assert "secret" not in group
+    assert "in it: KeyError" in group
+
+    class Inherits(AttributeError):
+        pass
+
+    assert "secret" not in of(Inherits("secret"))
+
+
+def test_what_caused_an_exception_is_told_before_it_and_likewise_without_words() -> None:
+    try:
+        try:
+            raise KeyError("secret")
+        except KeyError as error:
+            raise RuntimeError("secret") from error
+    except RuntimeError:
+        record = logging.LogRecord("streaming", logging.ERROR, "f", 1, "it broke", (), sys.exc_info())
+    text = logs.LineFormatter().format(record)
+    # Not the lines of code, which are in the traceback: only what is after the names.
+    words = [line.strip() for line in text.splitlines() if "Error: " in line]
+    assert words == [f"{name}: {LEFT_OUT}" for name in ("KeyError", "RuntimeError")]
+    assert text.index("KeyError:") < text.index("which led to") < text.index("RuntimeError:")
+
+
+def test_an_exception_that_causes_itself_ends() -> None:
+    first, second = ValueError("a"), ValueError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert write("it broke", exc_info=(ValueError, first, None)).count("ValueError") <= 8
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_a_text_in_json(value: float) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(write("a phrase", to="json", extra={"seconds": value}), parse_constant=refuse)
 
 
 def test_a_field_with_our_own_name_does_not_hide_ours() -> None:

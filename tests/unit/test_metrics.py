@@ -1,5 +1,7 @@
 """What is counted in one process, and what several make together."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,6 +148,33 @@ def test_a_directory_that_is_gone_leaves_a_worker_with_its_own_numbers(
     assert [record.message for record in caplog.records] == [
         "this worker's metrics are not shared with the others"
     ]
+
+
+def test_a_server_that_starts_removes_what_killed_ones_left_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_directory, "MEMORY", str(tmp_path))
+    program = (
+        "import sys; from streaming.metrics import _directory; _directory.MEMORY = sys.argv[1]\n"
+        "print(_directory.make_directory(), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        theirs = Path(server.stdout.readline().strip())
+        ours = Path(_directory.make_directory())
+        assert theirs.is_dir(), "a server that lives lost its numbers"
+        server.kill()
+    (tmp_path / "sluice-metrics-of-somebody").mkdir()
+    again = Path(_directory.make_directory())
+    assert not theirs.exists()
+    assert ours.is_dir()
+    assert again.is_dir()
+    assert (tmp_path / "sluice-metrics-of-somebody").is_dir()
 
 
 def test_every_cut_of_a_file_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from gevent.server import StreamServer
 
-from streaming import scope
+from streaming import scope, traces
 from streaming.runnables._scoped import scope_http_clients
 from tests.doubles import eventually
 
@@ -155,3 +155,28 @@ def test_outside_of_a_run_nothing_changes(upstream: Upstream) -> None:
 
     with httpx2.Client(trust_env=False) as client:
         assert client.get(upstream.url).text == "first"
+
+
+# Traces
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.__name__)
+def test_a_request_of_any_client_says_which_trace_it_belongs_to(library: Any) -> None:
+    heard: list[bytes] = []
+
+    def answer(connection: socket.socket, _: Any) -> None:
+        heard.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+    server = StreamServer(("127.0.0.1", 0), answer)
+    server.start()
+    trace = traces.begin()
+    try:
+        with library.Client(trust_env=False) as client:
+            url = f"http://127.0.0.1:{server.server_port}/"
+            client.get(url)
+            contextvars.copy_context().run(lambda: (traces.enter(trace), client.get(url)))
+    finally:
+        server.stop()
+    assert b"traceparent" not in heard[0]
+    assert b"traceparent: " + trace.traceparent.encode() in heard[1]

@@ -75,6 +75,7 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "secret_key": ("s" * 32, "t" * 32),
         "stream_get": "off",
         "log_format": "json",
+        "log_exceptions": "full",
         "metrics_bind": "0.0.0.0:9464",
         "model": "m-2",
         "models": ("m-1", "m-2"),

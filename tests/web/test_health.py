@@ -107,7 +107,7 @@ def test_a_loop_that_was_blocked_is_neither_healthy_nor_ready(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = service.client.application.extensions["metrics"]
-    monkeypatch.setattr(metrics.loop, "worst_seconds", lambda within=0.0: 5.5)
+    monkeypatch.setattr(metrics.loop, "worst_seconds", lambda within=0.0: 10.5)
     for path in ("/healthz", "/readyz"):
         assert refused(service.client.get(path), 503, "overloaded")["code"] == "loop_lag"
 
