@@ -94,6 +94,9 @@ def _create_for_setting(asked: argparse.Namespace) -> int:
 
 
 def _wanted(asked: argparse.Namespace) -> dict[str, Any]:
+    from streaming.allowances import check_limits
+
+    check_limits(dict(asked.limit))
     return {
         "scopes": asked.scopes,
         "name": asked.name,
