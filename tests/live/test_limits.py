@@ -115,7 +115,8 @@ def test_a_full_worker_still_cancels_and_tells_how_it_is(start_service: StartSer
     for reader in readers:
         reader.read_all()
         reader.close()
-    service.follow(service.create("hi")).read_all()
+    with service.follow(service.create("hi")) as reader:
+        reader.read_all()
 
 
 def _timed(service: Service, method: str, path: str) -> float:
