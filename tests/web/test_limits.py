@@ -143,6 +143,26 @@ def test_polls_are_limited_and_following_is_not_polling(make: Make) -> None:
     assert service.client.get(f"{at}?format=native", headers=who).status_code in (200, 204)
 
 
+def test_chatkit_says_in_words_that_no_more_runs_may_be_started(make: Make) -> None:
+    service = make(creates_per_minute=1)
+    assert create(service).status_code == 201
+    content = [{"type": "input_text", "text": "hi"}]
+    said = {"content": content, "attachments": [], "inference_options": {}}
+    asked = {"type": "threads.create", "params": {"input": said}}
+    answer = service.client.post("/chatkit", json=asked, headers={"X-Who": "key_a"})
+    assert answer.status_code == 200
+    assert "1 requests a minute of yours are the most" in answer.text
+    assert '"allow_retry":true' in answer.text.replace(" ", "")
+
+
+def test_a_form_of_the_page_is_refused_in_a_page(make: Make) -> None:
+    service = make(creates_per_minute=1)
+    assert create(service).status_code == 201
+    answer = service.client.post("/", data={"prompt": "hello"}, headers={"X-Who": "key_a"})
+    assert answer.status_code == 429
+    assert answer.headers["Retry-After"]
+
+
 # Readers
 
 
