@@ -37,7 +37,7 @@ def check_access(settings: Access) -> None:
     for origin in settings.cors_origins:
         if not _is_origin(origin):
             raise SettingsError(f"CORS_ORIGINS: {origin!r} is not an origin, such as https://app.example.com")
-    if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", settings.bind_host):
+    if not _is_host(settings.bind_host):
         raise SettingsError(f"BIND_HOST: {settings.bind_host!r} is not an address")
 
 
@@ -71,6 +71,14 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return bool(re.fullmatch(r"[A-Za-z0-9.-]{1,253}", host))
+    return True
 
 
 def _is_origin(origin: str) -> bool:

@@ -26,13 +26,13 @@ class Principal(Struct, frozen=True):
     """What it may use, where that is not what everybody may: the limits' own names and values."""
 
     def may(self, need: Scope) -> bool:
-        """Say whether its scopes cover this one. Who may run may read, and an admin sees the metrics."""
+        """Say whether its scopes cover this one. Who may run may read; an admin sees the metrics too."""
         return not self.scopes.isdisjoint(_COVERED_BY[need])
 
 
 _COVERED_BY: dict[Scope, frozenset[str]] = {
     "run": frozenset({"run"}),
-    "read": frozenset({"run", "read"}),
+    "read": frozenset({"run", "read", "admin"}),
     "metrics": frozenset({"metrics", "admin"}),
     "admin": frozenset({"admin"}),
 }

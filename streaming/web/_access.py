@@ -21,14 +21,28 @@ from streaming.web._proxy_users import ProxyUsers, peer_of
 
 logger = logging.getLogger(__name__)
 
-Need = Scope | Literal["public"]
+Need = Scope | Literal["public", "optional"]
 PUBLIC: Literal["public"] = "public"
+"""For everybody: nobody is asked who they are."""
+OPTIONAL: Literal["optional"] = "optional"
+"""For everybody: the view itself looks at who asks, who may be nobody."""
 
 NEEDS: dict[str, Need] = {
     "assets.serve": PUBLIC,
     "static": PUBLIC,
     "health.alive": PUBLIC,
     "health.ready": PUBLIC,
+    "openapi.show": PUBLIC,
+    "openapi.docs": PUBLIC,
+    "metrics.show": OPTIONAL,  # it has a token of its own as well
+    "usage.show": "read",
+    "doctor.page": "read",
+    "doctor.ticks": "read",
+    "doctor.judge": "read",
+    "doctor.of_service": "admin",
+    "sign_in.form": PUBLIC,
+    "sign_in.sign_in": PUBLIC,
+    "sign_in.sign_out": OPTIONAL,  # also of a session that has just ended
     "page.show": "read",
     "page.ask": "run",
     "page.stop": "run",
@@ -109,7 +123,15 @@ class Access:
             _bodies.check_origin(request)
         if need == PUBLIC:
             return
-        principal = self.identify(request)
+        try:
+            principal = self.identify(request)
+        except NotAuthenticated:
+            if need != OPTIONAL:
+                raise
+            principal = None
+        if need == OPTIONAL:
+            g.principal = principal or NOBODY
+            return
         if principal is None:
             raise NotAuthenticated("a key is needed: send Authorization: Bearer sk-sluice-…", code="no_key")
         g.principal = principal

@@ -1,6 +1,7 @@
 """Limits and accounts as they hold over processes: several workers, a killed one, a full one."""
 
 import concurrent.futures
+import contextlib
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
 from tests.live.keyed import KEYS, bearer, keys_command
 from tests.live.service import Answer, EventReader, Service, Upstream, wait_until
+from tests.live.websocket import Talk
 
 NewKey = Callable[..., str]
 HANGING = '<<{"play": "ok", "tokens": 2000, "pace_ms": 100}>>'
@@ -187,3 +189,23 @@ def test_the_account_is_what_the_upstream_counted_over_many_runs(
     cost = (tokens_in["test-model"] * 0.25 + expected["test-model"] * 2) / 1e6
     cost += (tokens_in["other"] * 1 + expected["other"] * 8) / 1e6
     assert used["total"]["cost"] == pytest.approx(cost, abs=1e-9)
+
+
+def test_a_websocket_hears_what_is_refused_and_when_to_ask_again(
+    start_service: StartService, store: str
+) -> None:
+    who = new_key(store, "running=2", "readers_per_stream=1", "creates_per_minute=0")
+    service = start(start_service, store)
+    with contextlib.ExitStack() as open_ones:
+        talk, other = (Talk(service, additional_headers=who) for _ in range(2))
+        for each in (talk, other):
+            open_ones.callback(each.connection.close)
+        started = [talk.ask("start", prompt=HANGING)["stream_id"] for _ in range(2)]
+        refused = talk.ask("start", prompt="x")
+        assert (refused["type"], refused["error"]["code"]) == ("error", "running")
+        assert refused["retry_after_seconds"] >= 1
+        other.send("follow", stream_id=started[0])
+        dropped = other.until_type("dropped")
+        assert dropped["error"]["code"] == "readers"
+        assert talk.ask("stop", stream_id=started[0])["receipt"]["state"] == "cancelled"
+        assert talk.ask("start", prompt="x")["type"] == "started"
