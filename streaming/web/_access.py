@@ -54,7 +54,6 @@ NEEDS: dict[str, Need] = {
     "streams.cancel": "run",
     "streams.erase": "run",
     "feed.feed": "read",
-    "usage.show": "read",
     "threads.listed": "read",
     "threads.make": "run",
     "threads.show": "read",
