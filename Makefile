@@ -34,6 +34,22 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
+# The table of settings in docs/, from what is said beside them in the code.
+.PHONY: settings
+settings: .venv/installed
+	$(BIN)/python -m streaming settings --markdown >docs/settings.md
+
+# Known vulnerabilities of what is pinned. It fails on one, and says so when nobody could be asked; with
+# AUDIT=--required that fails too.
+.PHONY: audit sbom
+audit: .venv/installed-dev
+	@$(BIN)/python .ci/audit.py $(AUDIT)
+
+# What the service is made of, as CycloneDX.
+sbom: .venv/installed
+	@$(BIN)/python .ci/sbom.py >sbom.cdx.json
+	@echo "sbom.cdx.json: $$(grep -c bom-ref sbom.cdx.json) parts"
+
 # Pin what requirements*.in name, with hashes.
 lock: .venv/installed-dev
 	$(BIN)/pip install --quiet uv

@@ -7,15 +7,19 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from streaming import plugins
-from streaming.errors import InvalidRequest, SettingsError
+from streaming.errors import InvalidRequest
+from streaming.eventlogs._schemes import scheme_of
 from streaming.keyring import Keyring, read_entries
 from streaming.limiter import Limiter
+from streaming.metrics import Metrics
+from streaming.observers import told_to
 from streaming.runnables._registry import load_registered
 from streaming.settings import Settings
 from streaming.sources import Source
 from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
-from streaming.web import _access, _cors, _errors, _principals
+from streaming.version import version
+from streaming.web import _access, _cors, _errors, _headers, _measuring, _principals, _sessions
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -24,11 +28,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     To be called in the process that serves: it opens the event log and starts greenlets.
     """
     settings = settings or Settings.from_environ(os.environ)
-    scheme = settings.eventlog_url.partition(":")[0]
-    scheme = {"rediss": "redis"}.get(scheme, scheme)  # the same store, over TLS
-    if scheme not in plugins.names("eventlogs"):
-        known = ", ".join(f"{name}://" for name in plugins.names("eventlogs"))
-        raise SettingsError(f"EVENTLOG_URL: {scheme!r} is not one of {known}")
+    scheme = scheme_of(settings.eventlog_url)
     registered = load_registered(settings)
     fixed_keys = read_entries(settings.api_keys)
 
@@ -49,6 +49,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     log = plugins.create("eventlogs", scheme, settings.eventlog_url, settings.sqlite_synchronous)
     load_source("chat")  # importing its SDK takes a second, in which the loop would stand still
     threads = plugins.create("threads", scheme, log)
+    metrics = Metrics(
+        sources=[*plugins.names("sources"), *registered],
+        models=[*settings.models, settings.default_model],
+        store=scheme,
+        version=version(),
+        directory=settings.metrics_directory,
+    )
     counters, accounts = (plugins.create(family, scheme, log) for family in ("limits", "accounts"))
     limiter = Limiter(settings, counters, accounts, _principals.current)
     streams = Streams(
@@ -58,8 +65,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         OpenAIRelay(settings),
         registered,
         threads,
+        told_to(metrics),
         limiter=limiter,
         asking=_principals.asking,
+        lag_probe=metrics,
     )
     keys = plugins.create("keys", scheme, log)
     app = Flask(__name__)
@@ -71,9 +80,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
     app.extensions["accounts"] = accounts
+    _measuring.register(app, metrics, streams, settings)
     _errors.register(app)
     _cors.register(app, settings)
-    _access.register(app, settings, Keyring(keys, fixed_keys))
+    access = _access.register(app, settings, Keyring(keys, fixed_keys))
+    _sessions.register(app, settings, plugins.create("sessions", scheme, log), access)
+    _headers.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))
     return app

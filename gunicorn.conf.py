@@ -17,6 +17,7 @@ import openai.resources.chat  # noqa: E402, F401
 
 from streaming._access_settings import is_loopback  # noqa: E402
 from streaming.errors import SettingsError  # noqa: E402
+from streaming.metrics import _directory as _metrics  # noqa: E402
 from streaming.runnables._ahead import libraries_of  # noqa: E402
 from streaming.settings import Settings  # noqa: E402
 
@@ -53,6 +54,12 @@ secure_scheme_headers = {}
 accesslog = None
 loglevel = "warning"
 
+# Where the workers share what they count. A server that replaces this one (SIGUSR2) makes its own.
+_maker = os.environ.get("SLUICE_METRICS_OF", "")
+if not os.environ.get("METRICS_DIRECTORY") or (_maker and _maker != str(os.getpid())):
+    os.environ["METRICS_DIRECTORY"] = _metrics.make_directory()
+    os.environ["SLUICE_METRICS_OF"] = str(os.getpid())
+
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 
@@ -73,12 +80,31 @@ def _check_access(addresses):
 
 
 def on_starting(server):
+    """Listen for the metrics too, where they have their own port, whatever ``--bind`` says."""
     _check_access(server.cfg.address)
+    _metrics.clean(os.environ["METRICS_DIRECTORY"])
+    if _settings.metrics_address:
+        host, port = _settings.metrics_address
+        metrics_bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        server.cfg.set("bind", [*server.cfg.settings["bind"].get(), metrics_bind])
+
+
+def child_exit(server, worker):
+    _metrics.fold_dead(os.environ["METRICS_DIRECTORY"])
+
+
+def on_exit(server):
+    if os.environ.get("SLUICE_METRICS_OF") == str(os.getpid()):
+        _metrics.remove_directory(os.environ["METRICS_DIRECTORY"])
 
 
 def post_worker_init(worker):
+    from streaming.gevent_worker import Patience
     from streaming.worker import Ending
 
+    worker.patience = Patience(
+        _settings.head_timeout_seconds, _settings.body_timeout_seconds, _settings.body_bytes_per_second
+    )
     worker.ending = Ending(worker, worker.wsgi.extensions["streams"], _settings.drain_seconds)
 
 
@@ -99,6 +125,7 @@ def when_ready(server):
     # Again: a socket that was handed over, as systemd does, is in no setting.
     _check_access([each.sock.getsockname() for each in server.LISTENERS])
     urls = [a if isinstance(a, str) else f"http://{a[0]}:{a[1]}" for a in server.address]
+    metrics_url = urls.pop() + "/metrics" if _settings.metrics_address else ""
     model, upstream = _settings.default_model, _settings.upstreams_shown
     if _settings.is_demo:
         model = "demo model: no AI, no key (set OPENAI_API_KEY for a real one)"
@@ -110,5 +137,7 @@ def when_ready(server):
         "store": _settings.eventlog_url_shown,
         "workers": server.num_workers,
     }
+    if metrics_url:
+        lines["metrics"] = metrics_url
     for name, value in lines.items():
         print(f"{name:>9}  {value}", flush=True)

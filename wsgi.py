@@ -13,7 +13,8 @@ CANNOT_LOAD = 4
 
 try:
     settings = Settings.from_environ(os.environ)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
+    logs.note_greenlet_errors()
     app = create_app(settings)
 except SettingsError as error:
     print(f"Sluice cannot start. {error}", file=sys.stderr)

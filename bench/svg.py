@@ -125,6 +125,29 @@ def lines(title: str, x_title: str, unit: str, series: Mapping[str, Sequence[Poi
     return Panel(y0 + 56, "".join(drawn))
 
 
+def over_time(title: str, x_title: str, unit: str, points: Sequence[tuple[float, float]]) -> Panel:
+    """Draw one line from 0 to its last x; y grows from 0."""
+    top = _nice(max((y for _, y in points), default=0) or 1)
+    end = max((x for x, _ in points), default=0) or 1
+    width, height = WIDTH - LINE_LEFT - RIGHT, PLOT_HEIGHT / 2
+    y0 = 34 + height
+    drawn = [_text(16, 20, f"{title}, {unit}" if unit else title, "title")]
+    for tick in _ticks(top):
+        y = y0 - tick / top * height
+        drawn.append(
+            f'<line class="grid" x1="{LINE_LEFT}" x2="{LINE_LEFT + width}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        drawn.append(_text(LINE_LEFT - 8, y + 4, f"{tick:,g}", "faint", "end"))
+    drawn += [
+        _text(LINE_LEFT + part * width, y0 + 16, f"{part * end:.3g}", "faint", "middle")
+        for part in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    drawn.append(_text(LINE_LEFT + width + 24, y0 + 16, x_title, "faint"))
+    path = " ".join(f"{LINE_LEFT + x / end * width:.1f},{y0 - y / top * height:.1f}" for x, y in points)
+    drawn.append(f'<polyline points="{path}" fill="none" stroke="var(--c0)" stroke-width="1.5"/>')
+    return Panel(int(y0) + 34, "".join(drawn))
+
+
 def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
 

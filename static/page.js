@@ -6,6 +6,7 @@ import { watchSwitch } from "./numbers.js";
 import { newKey, startRun } from "./runs.js";
 import { announce, notice, sentence } from "./saying.js";
 import { followEnd, goToEnd } from "./scrolling.js";
+import { noteSignedOut, wasSignedOut } from "./sign_in.js";
 import { listen, tell } from "./tabs.js";
 import { keepList } from "./threads.js";
 import { Turn } from "./turn.js";
@@ -48,6 +49,7 @@ async function ask({ body, question, images, model }) {
     streamId = await startRun(body, key);
   } catch (error) {
     unanswered = error.retryable ? { said, key } : null;
+    if (wasSignedOut(error)) return false;
     notice(`${sentence(error.message)}${error.retryable ? " Send it again: it is asked once." : ""}`);
     return false;
   } finally {
@@ -169,7 +171,7 @@ conversation.addEventListener("submit", async (event) => {
 /** Answer the question a graph has for a person. */
 async function reply(turn, event) {
   const fields = event.target.elements;
-  const resume = event.submitter?.name === "resume" ? event.submitter.value : event.target.querySelector("input[name=resume]").value;
+  const resume = event.submitter?.name === "choice" ? event.submitter.value : fields.resume.value;
   if (!resume) return;
   const body = { source: fields.source.value, thread: fields.thread.value, input: { resume } };
   if (fields.follows.value) body.follows = fields.follows.value;
@@ -215,6 +217,10 @@ async function look() {
     const response = await fetch(`${page.dataset.threads}/${encodeURIComponent(thread)}`, {
       headers: { Accept: "application/json" },
     });
+    if (response.status === 401) {
+      noteSignedOut();
+      return;
+    }
     if (response.status === 404) {
       notice("This conversation was deleted.");
       return;

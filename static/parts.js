@@ -140,9 +140,7 @@ function ask(form, value, where) {
     button.value = button.textContent = text;
     slot(form, "answers").append(button);
   }
-  const field = slot(form, "field");
-  field.hidden = answers.length > 0;
-  field.querySelector("input").disabled = field.hidden;
+  if (answers.length > 0) fill(form, { label: "Or something else" });
   form.elements.source.value = where.source;
   form.elements.thread.value = where.thread;
   form.elements.follows.value = where.stream_id;

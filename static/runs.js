@@ -1,10 +1,11 @@
 /** Starts and follows runs, on the one connection that all tabs of this browser share. */
 
 import { sharedSluice } from "./shared.js";
+import { signedIn } from "./sign_in.js";
 
 export { newKey } from "./sluice.js";
 
-const sluice = sharedSluice();
+const sluice = sharedSluice("", { signIn: signedIn });
 
 /**
  * Create a run, once, over a network that may fail.

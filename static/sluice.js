@@ -32,7 +32,7 @@ const MAX_EVENT_CHARACTERS = 16 * 1024 * 1024;
  * besides them there are `unreachable` (no answer) and `bad_response` (an answer of somebody else).
  */
 export class SluiceError extends Error {
-  constructor({ message, type = "bad_response", code = type, param = null, retryable = false, status = 0 }) {
+  constructor({ message, type = "bad_response", code = type, param = null, retryable = false, status = 0, retryAfterMs = 0 }) {
     super(message);
     this.name = "SluiceError";
     this.type = type;
@@ -42,8 +42,27 @@ export class SluiceError extends Error {
     this.retryable = retryable;
     /** The HTTP status, 0 where there was none. */
     this.status = status;
+    /** How long the service asks to wait, 0 where it does not say. */
+    this.retryAfterMs = retryAfterMs;
   }
 }
+
+/** The service does not know who asks: there is no key, or not a valid one, or the session has ended. */
+export class NotAuthenticated extends SluiceError {
+  name = "NotAuthenticated";
+}
+
+/** The service knows who asks, and does not allow it: the message says what is missing. */
+export class PermissionDenied extends SluiceError {
+  name = "PermissionDenied";
+}
+
+/** Too much was asked for; `retryAfterMs` says when there is room again. */
+export class RateLimited extends SluiceError {
+  name = "RateLimited";
+}
+
+const KINDS = { 401: NotAuthenticated, 403: PermissionDenied, 429: RateLimited };
 
 /**
  * Return a key that makes asking twice the same as asking once.
@@ -62,7 +81,12 @@ export function newKey() {
 
 /**
  * @typedef {object} SluiceOptions
- * @property {Record<string, string>} [headers] sent with every request, such as `Authorization`
+ * @property {string} [key] of the service, sent with every request. Not for pages that others see:
+ *   whoever sees the page has the key
+ * @property {Record<string, string>} [headers] sent with every request
+ * @property {() => boolean | Promise<boolean>} [signIn] called when the service does not know any more
+ *   who asks (401) while a run is followed; once for all runs that wait for it. Answers whether it is
+ *   worth asking again: the run then goes on, nothing lost. Without it the run ends with that error
  * @property {typeof fetch} [fetch] to be used instead of the platform's
  * @property {"auto" | "eventsource" | "fetch" | "polling"} [transport] `auto` is `EventSource` where
  *   there is one and no header has to be sent with it, else `fetch`. Either goes over to polling by
@@ -74,6 +98,8 @@ export function newKey() {
 export class Sluice {
   #base;
   #options;
+  #headers;
+  #signingIn = null;
 
   /**
    * @param {string} [base] where the service is; empty for the page's own origin
@@ -82,6 +108,7 @@ export class Sluice {
   constructor(base = "", options = {}) {
     this.#base = base.replace(/\/+$/, "");
     this.#options = options;
+    this.#headers = options.key ? { Authorization: `Bearer ${options.key}`, ...options.headers } : options.headers;
   }
 
   /**
@@ -118,7 +145,16 @@ export class Sluice {
       open: this.#transport(),
       fetch: (url, init) => this.#fetch(url, init),
       cancel: () => this.#post(`${path}/cancel`, {}),
+      signIn: this.#options.signIn ? () => this.#signIn() : null,
     });
+  }
+
+  #signIn() {
+    this.#signingIn ??= Promise.resolve()
+      .then(() => this.#options.signIn())
+      .catch(() => false)
+      .finally(() => (this.#signingIn = null));
+    return this.#signingIn;
   }
 
   #url(path) {
@@ -134,7 +170,8 @@ export class Sluice {
 
   /** Return what opens an event stream; null where only polling is left. */
   #transport() {
-    const { transport = "auto", headers, fetch } = this.#options;
+    const { transport = "auto", fetch } = this.#options;
+    const headers = this.#headers;
     const EventSource = this.#options.EventSource ?? globalThis.EventSource;
     const wanted =
       transport !== "auto" ? transport : EventSource && !headers && !fetch ? "eventsource" : "fetch";
@@ -147,23 +184,23 @@ export class Sluice {
 
   #fetch(url, init) {
     const send = this.#options.fetch ?? globalThis.fetch;
-    return send(url, { ...init, headers: { ...init.headers, ...this.#options.headers } });
+    return send(url, { ...init, headers: { ...init.headers, ...this.#headers } });
   }
 
   async #post(path, init) {
     const url = this.#url(path);
     for (let attempt = 1; ; attempt++) {
-      let retryAfterMs = 0;
+      let waitMs = 0;
       try {
         const { response, body } = await this.#postOnce(url, init);
         if (response.ok) return body;
-        retryAfterMs = 1000 * (Number(response.headers.get("Retry-After")) || 0);
         throw refusal(response, body);
       } catch (error) {
-        const isHopeless = !error.retryable || retryAfterMs > MAX_RETRY_AFTER_MS;
+        waitMs = error.retryAfterMs ?? 0;
+        const isHopeless = !error.retryable || waitMs > MAX_RETRY_AFTER_MS;
         if (isHopeless || attempt === ATTEMPTS) throw error;
       }
-      await pause(Math.max(retryAfterMs, backOff(attempt - 1)));
+      await pause(Math.max(waitMs, backOff(attempt - 1)));
     }
   }
 
@@ -214,7 +251,7 @@ class RunEvent extends Event {
 export class Run extends EventTarget {
   /** @type {string} */
   id;
-  /** @type {"connecting" | "open" | "reconnecting" | "polling" | "closed"} */
+  /** @type {"connecting" | "open" | "reconnecting" | "polling" | "signed-out" | "closed"} */
   link = "connecting";
 
   #service;
@@ -503,7 +540,7 @@ export class Run extends EventTarget {
       await pause(backOff(this.#failures++), this.#closing.signal);
       const answer = await this.#ask();
       if (!answer) continue;
-      if (answer.error) return this.#refused(answer.error);
+      if (answer.error) return this.#refused(answer);
       if (!isRunning(answer.snapshot.state)) return this.#take(answer.snapshot);
       if (this.#deaf >= MAX_DEAF) this.#startPolling();
       return null;
@@ -511,10 +548,25 @@ export class Run extends EventTarget {
     return null;
   }
 
-  #refused(error) {
+  async #refused({ error, status }) {
+    if (status === 401 && (await this.#signedInAgain())) return null;
+    if (this.#closed) return null;
     if (error.type === "cursor_lost" && this.#cursor) this.#reset();
     else this.#finish({ type: "error", done: true, error }, null);
     return null;
+  }
+
+  /** Wait until somebody has signed in; say whether that is so. The text stays as it is meanwhile. */
+  async #signedInAgain() {
+    if (!this.#service.signIn) return false;
+    this.#say("signed-out");
+    const left = new Promise((resolve) => {
+      this.#closing.signal.addEventListener("abort", () => resolve(false), { once: true });
+    });
+    const again = await Promise.race([this.#service.signIn(), left]);
+    // Who signs in without anybody being asked could do so for ever.
+    if (again) await pause(backOff(this.#failures++), this.#closing.signal);
+    return again;
   }
 
   /** Ask for a snapshot of what is new; null when there was no answer worth the name. */
@@ -526,7 +578,8 @@ export class Run extends EventTarget {
       const response = await this.#service.fetch(url, request);
       const body = await response.json();
       if (response.ok) return isSnapshot(body) ? { snapshot: body } : null;
-      return isForGood(response.status) && body.error ? { error: body.error } : null;
+      const { status } = response;
+      return isForGood(status) && body.error ? { error: body.error, status } : null;
     } catch {
       return null;
     } finally {
@@ -554,7 +607,7 @@ export class Run extends EventTarget {
       await pause(backOff(this.#failures++), this.#closing.signal);
       return null;
     }
-    if (answer.error) return this.#refused(answer.error);
+    if (answer.error) return this.#refused(answer);
     this.#say("polling");
     const end = this.#take(answer.snapshot);
     if (!end) await pause(POLL_PAUSE_MS, this.#closing.signal);
@@ -787,11 +840,14 @@ function follows(cursor, next, count) {
 // Answers
 
 /** Return the error for an answer that is none; `body` may be anything, or another server's. */
-function refusal({ status }, body) {
+function refusal({ status, headers }, body) {
+  const Kind = KINDS[status] ?? SluiceError;
   const retryable = status >= 500 || status === 429 || status === 408;
+  const retryAfterMs = 1000 * (Number(headers.get("Retry-After")) || 0);
   const { message, type, code, param } = body?.error ?? {};
-  if (typeof message === "string") return new SluiceError({ message, type, code, param, retryable, status });
-  return new SluiceError({ message: `the service answered with status ${status}`, retryable, status });
+  const known = { retryable, status, retryAfterMs };
+  if (typeof message === "string") return new Kind({ message, type, code, param, ...known });
+  return new Kind({ message: `the service answered with status ${status}`, ...known });
 }
 
 /** A 408 or 429 may be asked again; other refusals of a request stay what they are. */

@@ -5,10 +5,19 @@ const channel = typeof BroadcastChannel === "undefined" ? null : new BroadcastCh
 /**
  * Tell the other tabs.
  *
- * @param {{kind: "turns" | "list" | "deleted", thread: string}} news
+ * @param {{kind: "turns" | "list" | "deleted", thread: string} | {kind: "signed-in", csrf: string} | {kind: "signed-out"}} news
  */
 export function tell(news) {
   channel?.postMessage(news);
+}
+
+/**
+ * Hear what other tabs tell.
+ *
+ * @param {(news: object) => void} heard
+ */
+export function hear(heard) {
+  channel?.addEventListener("message", ({ data }) => heard(data));
 }
 
 /**
@@ -19,7 +28,7 @@ export function tell(news) {
  * @param {() => void} lookedAt
  */
 export function listen(heard, lookedAt) {
-  channel?.addEventListener("message", ({ data }) => heard(data));
+  hear(heard);
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && lookedAt());
   addEventListener("focus", lookedAt);
 }

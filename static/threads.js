@@ -1,6 +1,7 @@
 /** The list of conversations, and what is done with one: rename, delete. */
 
 import { notice, sentence } from "./saying.js";
+import { noteSignedOut } from "./sign_in.js";
 import { tell } from "./tabs.js";
 import { clone } from "./templates.js";
 
@@ -153,6 +154,7 @@ class Keeper {
     } catch {
       throw new Error("The service cannot be reached.");
     }
+    if (response.status === 401) noteSignedOut();
     if (response.status === 204) return {};
     const answer = await response.json().catch(() => ({}));
     if (!response.ok) throw new Error(sentence(answer.error?.message));

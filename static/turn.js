@@ -9,7 +9,7 @@ import { clone, fill, slot } from "./templates.js";
 
 const SILENT_MS = 10_000;
 const MODEL_SOURCES = ["chat", "responses"];
-const LINK_TROUBLE = ["reconnecting", "polling"];
+const LINK_TROUBLE = ["reconnecting", "polling", "signed-out"];
 
 /**
  * @typedef {object} Asked what a new turn shows

@@ -107,6 +107,13 @@ class BudgetSpent(StreamingError):
     status = 429
 
 
+class RequestTimeout(StreamingError):
+    """The client sends its request too slowly, or not at all."""
+
+    type = "request_timeout"
+    status = 408
+
+
 # A stream that cannot be continued from here
 
 
@@ -312,8 +319,9 @@ class Told(StreamingError):
         return self._info
 
 
-def _subclasses(kind: type[StreamingError]) -> list[type[StreamingError]]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _subclasses(child))]
+def kinds(base: type[StreamingError] = StreamingError) -> list[type[StreamingError]]:
+    """Return every class of error, the bases first."""
+    return [base, *(each for child in base.__subclasses__() for each in kinds(child))]
 
 
-_TYPES = {kind.type: kind for kind in _subclasses(StreamingError)}
+_TYPES = {kind.type: kind for kind in kinds()}

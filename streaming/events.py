@@ -286,7 +286,8 @@ class Cursor(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
 
-_CURSOR = re.compile(r"(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})")
+CURSOR_PATTERN = r"(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})"
+_CURSOR = re.compile(CURSOR_PATTERN)
 START = Cursor(0, 0)
 
 

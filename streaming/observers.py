@@ -13,8 +13,12 @@ from typing import Literal, Protocol
 
 from streaming.eventlogs import State
 from streaming.tally import Tally
+from streaming.traces import Trace
 
 logger = logging.getLogger(__name__)
+
+LONGEST_MODEL = 100
+"""In the log: the name may be whatever a caller says."""
 
 EndState = State | Literal["fenced"]
 
@@ -33,10 +37,20 @@ class RunFacts:
     model: str = ""
     """As it was asked for: from outside, so not to be trusted as a label."""
     request_id: str | None = None
-    trace_id: str = ""
+    trace: Trace | None = None
     began: float = field(default_factory=time.monotonic)
     taken_over: bool = False
     """It was started by another worker, and ended here: `Observer.started` was not called for it."""
+
+    def for_log(self) -> dict[str, str | None]:
+        """Return what the log says of it at its start and at its end."""
+        return {
+            "source": self.source,
+            "model": self.model[:LONGEST_MODEL],
+            "owner": self.owner,
+            "request_id": self.request_id,
+            "trace_id": self.trace.trace_id if self.trace else None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

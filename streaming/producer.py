@@ -23,7 +23,7 @@ import msgspec
 from gevent.event import Event as Flag
 from gevent.pool import Pool
 
-from streaming import scope
+from streaming import scope, tokens, traces
 from streaming.audience import Audience
 from streaming.errors import (
     Fenced,
@@ -156,6 +156,13 @@ class Producers:
         if len(self._running) + self._reserved >= self._limits.streams:
             raise Overloaded("too many streams are running", code="streams", retry_after_seconds=5)
 
+    def check_store(self) -> None:
+        """Raise `StoreUnavailable` or `StoreFull` if the store takes nothing new. Writes to it: blocks."""
+        self._log.orphans()
+        self._log.renew(self.worker_id, self._limits.lease_seconds)
+        if self._log.is_full:
+            raise StoreFull("the store is full", retry_after_seconds=60)
+
     @contextmanager
     def room(self) -> Iterator[None]:
         """Hold the room for a run that is about to be started. Raises as ``check_room``."""
@@ -193,9 +200,10 @@ class Producers:
         self._running[claim.stream_id] = run
         self._untold.add(facts)
         self._observer.started(facts)
-        self._pool.start(
-            self._pool.greenlet_class(contextvars.copy_context().run, self._produce, run, source, prompt)
-        )
+        context = contextvars.copy_context()
+        if facts.trace is not None:
+            context.run(traces.enter, facts.trace)
+        self._pool.start(self._pool.greenlet_class(context.run, self._produce, run, source, prompt))
 
     def is_running(self, stream_id: str) -> bool:
         return stream_id in self._running
@@ -517,14 +525,22 @@ def _end_of(run: Run, last: Done | Error | None) -> RunEnd:
 
 
 def _log_end(run: Run, end: RunEnd) -> None:
+    facts, tally = run.facts, run.tally
+    metrics = tally.metrics(tally.usage)
+    first_ms = tally.first_token_ms
     logger.info(
         "stream ended",
         extra={
-            "stream_id": run.claim.stream_id,
-            "request_id": run.facts.request_id,
+            "stream_id": facts.stream_id,
+            "state": end.state,
             "outcome": end.finish_reason or f"{end.error_type}/{end.error_code}",
-            "records": end.events,
             "seconds": round(end.seconds, 3),
+            "first_token_seconds": None if first_ms is None else round(first_ms / 1000, 3),
+            "tokens_in": tokens.given_tokens(tally.usage),
+            "tokens_out": metrics.tokens if metrics else tokens.completion_tokens(tally.usage),
+            "records": end.events,
+            "bytes": end.bytes,
+            **facts.for_log(),
         },
     )
 

@@ -3,12 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from streaming.bell import Bell
 from streaming.errors import CursorLost
 from streaming.eventlogs import EventLog
 from streaming.events import Cursor, Record, Token, decode, encode
+
+
+class LagProbe(Protocol):
+    """Takes a sample, now and then, of how long readers take from being woken to having read."""
+
+    lag_due: bool
+
+    def log_lag(self, seconds: float) -> None: ...
 
 
 class Reader:
@@ -19,7 +27,7 @@ class Reader:
     ``after``.
     """
 
-    def __init__(self, log: EventLog, stream_id: str, after: Cursor) -> None:
+    def __init__(self, log: EventLog, stream_id: str, after: Cursor, probe: LagProbe | None = None) -> None:
         self.stream_id = stream_id
         self.cursor = after
         self.ended = False
@@ -28,6 +36,9 @@ class Reader:
         self.on_wake: Callable[[], None] = _nobody
         """Called whenever there may be something new, for who waits on several readers. Must not block."""
         self._log = log
+        self._probe = probe
+        self._woken_at = 0.0
+        """When, if this wake-up is the sample."""
         self._bell = Bell()
         self._bell.rung = True  # what is stored was not looked at yet
         self._check_cursor()
@@ -61,6 +72,8 @@ class Reader:
             self.ended = page.closed
             if page.more:
                 self._bell.rung = True
+            if self._woken_at:
+                self._tell_lag()
             if page.records:
                 self.cursor = page.records[-1].cursor
                 return page.records
@@ -78,8 +91,16 @@ class Reader:
         self._woken()
 
     def _woken(self) -> None:
+        if self._probe is not None and self._probe.lag_due:
+            self._probe.lag_due = False
+            self._woken_at = time.monotonic()
         self._bell.ring()
         self.on_wake()
+
+    def _tell_lag(self) -> None:
+        woken_at, self._woken_at = self._woken_at, 0.0
+        if self._probe is not None:
+            self._probe.log_lag(time.monotonic() - woken_at)
 
     def _check_cursor(self) -> None:
         head = self._log.head(self.stream_id)

@@ -25,13 +25,16 @@ from streaming.upstreams import (
     read_prices,
 )
 
+MIN_SECRET_CHARS = 32
+
 
 @dataclass(frozen=True)
 class Settings:
     # The upstream
     openai_api_key: str = field(default="", repr=False)
+    """The key for the upstream. With neither key nor base URL the built-in demo model answers."""
     openai_base_url: str = ""
-    """An OpenAI-compatible server. Without it, and without a key, the demo model answers."""
+    """An OpenAI-compatible server, such as ``http://127.0.0.1:11434/v1``. Empty with a key: OpenAI's own."""
     model: str = ""
     """The model of a request that names none; the first of ``MODELS`` where that is given."""
     models: tuple[str, ...] = ()
@@ -43,15 +46,19 @@ class Settings:
     upstream_responses: Literal["auto", "yes", "no"] = "auto"
     """Whether the one upstream speaks OpenAI's Responses; ``auto``: found out by asking."""
     upstream_proxy: str = field(default="", repr=False)
+    """An HTTP proxy to the upstream, with its user and password if it wants them."""
     upstream_retries: int = 2
     """At most so many, and only before any of the answer was shown."""
     retry_ambiguous: bool = False
     """Retry also when the upstream may have begun, and billed, the work."""
     connect_timeout_seconds: float = 5.0
+    """Of making a connection to the upstream."""
     first_token_timeout_seconds: float = 120.0
+    """From the request to the first of the upstream's answer."""
     idle_timeout_seconds: float = 60.0
     """Between two complete lines of the upstream."""
     demo_tokens_per_second: float = 60.0
+    """How fast the demo model answers; ``0``: as fast as it can."""
 
     # Runnables
     runnables: tuple[str, ...] = EXAMPLES
@@ -82,14 +89,22 @@ class Settings:
 
     # Streams
     eventlog_url: str = field(default="sqlite:///streams.db", repr=False)
+    """Where streams last: ``sqlite:////absolute/path`` for one machine, ``redis://host:port/0`` (Redis or
+    Valkey 7 and newer; ``rediss://`` with TLS) for several, ``memory://`` for one worker that may forget."""
     sqlite_synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    """``FULL`` loses nothing in a power cut, and costs a sync for each commit."""
     stream_timeout_seconds: float = 900.0
+    """Of a whole run."""
     max_stream_bytes: int = 8 * 1024 * 1024
+    """Of one answer, as it is kept in the log."""
     max_stream_events: int = 100_000
+    """Of one answer."""
     max_streams: int = 5000
     """Running at the same time in one worker."""
     disconnect_grace_seconds: float = 30.0
+    """After which a run that nobody reads is cancelled, unless its request says otherwise."""
     lease_seconds: float = 10.0
+    """After which a worker that stands still loses its runs to another."""
     retention_seconds: float = 3600.0
     """How long an ended stream can be read; its id is remembered a day longer."""
     thread_retention_seconds: float = 30 * 86_400.0
@@ -97,7 +112,9 @@ class Settings:
 
     # Readers
     heartbeat_seconds: float = 10.0
+    """After so long a silence an event stream gets a comment, which keeps proxies from cutting it."""
     write_timeout_seconds: float = 30.0
+    """After which a client that does not read is cut off."""
     connection_seconds: float = 600.0
     """After which an event stream that can be resumed is closed, give or take a tenth."""
     max_wait_seconds: float = 30.0
@@ -105,8 +122,17 @@ class Settings:
 
     # Requests
     max_body_bytes: int = 16 * 1024 * 1024
+    """Of a request."""
     max_prompt_chars: int = 200_000
+    """Of all the text in a request."""
     max_messages: int = 1000
+    """Of one request."""
+    head_timeout_seconds: float = 15.0
+    """From a request's first byte to the end of its headers."""
+    body_timeout_seconds: float = 20.0
+    """For a request's body; it gets more time as it comes, see the next."""
+    body_bytes_per_second: int = 8192
+    """A body that comes at least so fast may take as long as it needs."""
 
     # Limits
     max_output_tokens: int = 0
@@ -160,14 +186,52 @@ class Settings:
     chatkit_workflow_id: str = ""
     """Of the workflow at OpenAI that hosted sessions are for."""
 
+    # The page
+    page: Literal["auto", "private", "public", "off"] = "auto"
+    """Who may use it: who signs in with a key (``private``), anybody, within small limits
+    (``public``), nobody. ``auto``: everybody where ``AUTH`` is ``open``, else ``private``."""
+    secret_key: tuple[str, ...] = field(default=(), repr=False)
+    """What cookies are signed with: at least 32 characters. Several, the newest first, to change it
+    without ending sessions. Without it, a secret is made, and kept in the store."""
+    session_idle_seconds: float = 12 * 3600.0
+    """A session that is not used for so long is over."""
+    session_seconds: float = 7 * 86_400.0
+    """So long after signing in, a session is over in any case."""
+    sign_in_failures_per_minute: int = 10
+    """From one address, at one worker; all addresses together may fail twenty times as often."""
+    visitors_per_hour: int = 60
+    """New visitors of a public page from one address, at one worker; fifty times as many from all."""
+    stream_get: Literal["on", "off"] = "on"
+    """Whether ``GET /stream?prompt=`` starts runs. ``off``: nothing is at that address."""
+
     # The server
     drain_seconds: float = 18.0
     """How long runs may go on after SIGTERM; the worker exits some 5 seconds later.
     For a platform that kills after 30 seconds."""
     port: int = 8000
+    """Where gunicorn listens, unless its command line says otherwise with ``-b``."""
     web_concurrency: int = 1
     """Worker processes."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """From which level on this service's own records are written to stderr."""
+
+    # Observability
+    log_format: Literal["text", "json"] = "text"
+    """One line for each record either way."""
+    access_log: bool = False
+    """Write a line for each request, without its query; at ``LOG_LEVEL=DEBUG`` it is written anyway."""
+    metrics_bind: str = ""
+    """Where ``/metrics`` is instead of beside the service: ``9464`` for loopback only, or ``host:port``."""
+    metrics_token: str = field(default="", repr=False)
+    """The bearer token that shows ``/metrics`` beside the service; keys with the scope ``metrics`` do too."""
+    metrics_directory: str = ""
+    """Where the workers share their numbers; made anew at each start if it is not given."""
+    health_lag_seconds: float = 5.0
+    """So late an event loop makes ``/healthz`` and ``/readyz`` answer 503."""
+    otel_exporter_otlp_endpoint: str = ""
+    """Where OpenTelemetry's exporter sends spans, if its SDK is installed; its other variables hold too."""
+    otel_exporter_otlp_traces_endpoint: str = ""
+    """The same, for spans only: the whole URL."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -186,8 +250,13 @@ class Settings:
             check_url("UPSTREAM_PROXY", self.upstream_proxy)
         check_key("OPENAI_API_KEY", self.openai_api_key)
         _ = self.registrations, self.price_of
+        _ = self.metrics_address
         if self.port > 65535:
             raise SettingsError(f"PORT: {self.port} is not a port, which goes up to 65535")
+        if min(map(len, self.secret_key), default=MIN_SECRET_CHARS) < MIN_SECRET_CHARS:
+            raise SettingsError(f"SECRET_KEY: at least {MIN_SECRET_CHARS} characters, which nobody can guess")
+        if self.page in ("private", "public") and self.auth == "open":
+            raise SettingsError(f"PAGE: {self.page} needs AUTH=keys or AUTH=proxy, else everybody is let in")
         if self.catalogue:
             names = tuple(model.name for model in self.catalogue)
             if self.models not in ((), names):
@@ -224,6 +293,28 @@ class Settings:
         return found
 
     @property
+    def page_access(self) -> Literal["open", "private", "public", "off"]:
+        """Who may use the page; ``open``: everybody, and all are one."""
+        if self.page != "auto":
+            return self.page
+        return "open" if self.auth == "open" else "private"
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether somebody signs in to the page with a key."""
+        return self.auth == "keys" and self.page_access in ("private", "public")
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """The host and port of ``/metrics``, where it has its own. Raises `SettingsError`."""
+        if not self.metrics_bind:
+            return None
+        host, _, port = self.metrics_bind.rpartition(":")
+        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
+            raise SettingsError(f"METRICS_BIND: {self.metrics_bind!r} is neither a port nor host:port")
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+    @property
     def is_demo(self) -> bool:
         return not self.openai_api_key and not self.openai_base_url and not self.catalogue
 
@@ -249,11 +340,11 @@ class Settings:
 
     @property
     def eventlog_url_shown(self) -> str:
-        """The URL without the password that may be in it."""
+        """The URL without the password that may be in it, before the host or in the query."""
         parts = urlsplit(self.eventlog_url)
-        if parts.password is None:
+        if parts.password is None and not parts.query:
             return self.eventlog_url
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     @property
     def default_model(self) -> str:

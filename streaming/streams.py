@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, overload
@@ -10,14 +10,18 @@ from typing import Any, Literal, overload
 import gevent
 import msgspec
 
+from streaming import traces
 from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
 from streaming.conversations import Conversations
+from streaming.doctor.service import Store
 from streaming.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    StoreFull,
+    StoreUnavailable,
     StreamExpired,
     StreamingError,
     StreamLost,
@@ -32,10 +36,11 @@ from streaming.events import (
 )
 from streaming.histories import Room
 from streaming.limiter import Limiter, Rate
-from streaming.observers import Observer, RunFacts
+from streaming.observers import Nobody, Observer, RunFacts
 from streaming.producer import Limits, OnDisconnect, Producers
 from streaming.questions import Questions
-from streaming.reader import Reader
+from streaming.reader import LagProbe, Reader
+from streaming.readiness import Readiness
 from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt, Relay, Source
@@ -103,6 +108,7 @@ class Streams:
         observer: Observer | None = None,
         limiter: Limiter | None = None,
         asking: Callable[[], str] = lambda: "",
+        lag_probe: LagProbe | None = None,
     ) -> None:
         """``asking`` returns the id of the principal who asks: what is another's does not exist for it.
 
@@ -111,6 +117,8 @@ class Streams:
         self._limiter = limiter
         self._seated = 0
         self._asking = asking
+        self._observer = observer or Nobody()
+        self._lag_probe = lag_probe
         self._log = log
         self._load_source = load_source
         self._settings = settings
@@ -138,6 +146,7 @@ class Streams:
         """The runnables, by the name of their source."""
         room = Room(settings.max_prompt_chars, settings.max_body_bytes, settings.max_messages)
         self._conversations = Conversations(threads or MemoryThreads(), log, room, registered)
+        self._readiness = Readiness(self._producers.check_store)
         self._expiring = gevent.spawn(self._expire_old)
 
     @property
@@ -150,10 +159,27 @@ class Streams:
         """The conversations of who asks."""
         return self._conversations.of(self._asking())
 
+    @property
+    def reading(self) -> int:
+        """How many readers there are on this worker now."""
+        return len(self._readers)
+
+    @property
+    def draining(self) -> bool:
+        """It takes no new runs, and is about to end."""
+        return self._draining
+
+    def describe_store(self) -> Store:
+        """Return what an operator should know of the store now. Blocks."""
+        return self._log.describe()
+
     def check_ready(self) -> None:
-        """Raise `Overloaded` or `StoreUnavailable` when a run could not be started now."""
+        """Raise `Overloaded`, `StoreUnavailable` or `StoreFull` when a run could not be started now.
+
+        Blocks for a write to the store, but not for long.
+        """
         self._producers.check_room()
-        self._log.orphans()
+        self._readiness.check_store()
 
     def start(self, order: Order) -> Started:
         """Create the stream and begin to produce it. Returns once its first event is committed.
@@ -183,12 +209,21 @@ class Streams:
         )
         with self._producers.room():
             with self._in_thread(order, prompt, stream_id) as placed:
-                found = self._log.create(new, first)
+                found = self._create(new, first)
             if found != stream_id:
                 if order.question is not None:
                     threads.drop(order.question.thread, stream_id)
                     threads.join(order.question, prompt, found)
                 return Started(found, True, order.asked)
+            asked_in = traces.current()
+            facts = RunFacts(
+                stream_id,
+                order.owner,
+                order.source,
+                prompt.model,
+                order.request_id,
+                asked_in.sibling() if asked_in else None,
+            )
             self._producers.start(
                 Claim(stream_id, gen=1),
                 len(first),
@@ -197,12 +232,9 @@ class Streams:
                 msgspec.structs.replace(placed, thread=_own(placed.thread, order.owner, "~")),
                 order.on_disconnect,
                 order.timeout_seconds,
-                RunFacts(stream_id, order.owner, order.source, prompt.model, order.request_id),
+                facts,
             )
-        logger.info(
-            "stream started",
-            extra={"stream_id": stream_id, "request_id": order.request_id, "source": order.source},
-        )
+        logger.info("stream started", extra={"stream_id": stream_id, **facts.for_log()})
         return Started(stream_id, False, order.asked)
 
     def _admitted(self, order: Order) -> tuple[Order, int]:
@@ -258,6 +290,13 @@ class Streams:
                 yield
         finally:
             self._seated -= 1
+
+    def _create(self, new: NewStream, first: Sequence[bytes]) -> str:
+        try:
+            return self._log.create(new, first)
+        except (StoreUnavailable, StoreFull) as error:
+            self._observer.store_failed(error.code)
+            raise
 
     @contextmanager
     def _in_thread(self, order: Order, prompt: Prompt, stream_id: str) -> Iterator[Prompt]:
@@ -325,7 +364,7 @@ class Streams:
     def reader(self, stream_id: str, after: Cursor = START) -> Reader:
         """Return a place in the stream after ``after``. Raises as `Reader`."""
         self._head(stream_id)
-        return Reader(self._log, stream_id, after)
+        return Reader(self._log, stream_id, after, self._lag_probe)
 
     @contextmanager
     def attending(self, reader: Reader, seated: bool = False) -> Iterator[None]:

@@ -89,7 +89,7 @@ def given_tokens(usage: Mapping[str, Any] | None) -> int | None:
     >>> given_tokens({"input_tokens": 3}), given_tokens({"prompt_tokens": True})
     (3, None)
     """
-    return _said(usage, "prompt_tokens", "input_tokens")
+    return _counted(usage, "prompt_tokens", "input_tokens")
 
 
 def quick_estimate(asked: Sequence[Any]) -> int:
@@ -103,10 +103,10 @@ def completion_tokens(usage: Mapping[str, Any] | None) -> int | None:
     >>> completion_tokens({"output_tokens": 7}), completion_tokens({"completion_tokens": None})
     (7, None)
     """
-    return _said(usage, "completion_tokens", "output_tokens")
+    return _counted(usage, "completion_tokens", "output_tokens")
 
 
-def _said(usage: Mapping[str, Any] | None, *names: str) -> int | None:
+def _counted(usage: Mapping[str, Any] | None, *names: str) -> int | None:
     for name in names:
         said = (usage or {}).get(name)
         if isinstance(said, int) and not isinstance(said, bool) and said >= 0:

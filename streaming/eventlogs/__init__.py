@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
+from streaming.doctor.service import Store
 from streaming.errors import RateLimited
 from streaming.eventlogs._ids import NO_STREAM as NO_STREAM
 from streaming.eventlogs._ids import new_stream_id as new_stream_id
@@ -126,6 +127,11 @@ class EventLog(Protocol):
         """Eight characters; part of every stream id, changed when a store is lost."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """There was no room at the last write: streams that run are ended, and no new ones taken."""
+        ...
+
     def create(self, stream: NewStream, payloads: Sequence[bytes]) -> str:
         """Create a running stream with its first events and return its id.
 
@@ -218,6 +224,10 @@ class EventLog(Protocol):
 
         At most one batch; return how many, so that 0 means there is nothing left to do.
         """
+        ...
+
+    def describe(self) -> Store:
+        """Return what an operator should know of the store now; also when it is away. Blocks."""
         ...
 
     def close(self) -> None: ...

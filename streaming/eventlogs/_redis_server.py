@@ -12,6 +12,7 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from streaming.doctor.service import Store
 from streaming.errors import SettingsError
 from streaming.eventlogs import _ids
 from streaming.eventlogs._redis_scripts import OPEN, SCHEMA_VERSION, Argument, Command
@@ -234,3 +235,30 @@ def _configured(connection: Connection, name: str) -> str | None:
     except redis.ResponseError:
         return None
     return found[1].decode() if found else None
+
+
+def describe(address: Address, name: str) -> Store:
+    """Ask the server how it is set now, which may be another way than when it was opened. Blocks."""
+    try:
+        connection = connect(address, name)
+    except (SettingsError, *LOST, redis.RedisError) as error:
+        return Store("redis", unreachable=f"{address.shown}: {type(error).__name__}")
+    try:
+        asked_at = time.time()
+        seconds, microseconds = (int(part) for part in ask(connection, "TIME"))
+        answer_seconds = time.time() - asked_at
+        facts = _facts(ask(connection, "INFO"))
+        kind = "Valkey" if "valkey_version" in facts else "Redis"
+        return Store(
+            "redis",
+            version=f"{kind} {facts.get('valkey_version') or facts.get('redis_version')}",
+            policy=facts.get("maxmemory_policy") or _configured(connection, "maxmemory-policy"),
+            persistence=_persistence(connection, facts),
+            replicas=facts.get("connected_slaves", ""),
+            answer_ms=answer_seconds * 1000,
+            clock_ahead_seconds=seconds + microseconds / 1e6 - asked_at - answer_seconds / 2,
+        )
+    except (*LOST, redis.RedisError, ValueError) as error:
+        return Store("redis", unreachable=f"{address.shown}: {type(error).__name__}")
+    finally:
+        connection.disconnect()

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from streaming.doctor.service import Store
 from streaming.errors import SettingsError, StoreFull, StoreUnavailable
 from streaming.eventlogs import _ids, _storage
 
@@ -165,6 +166,24 @@ class StoreFile:
             self.full = False
         except OSError:
             self.drop_ballast()
+
+    def describe(self) -> Store:
+        free_bytes: int | None = None
+        log_bytes: int | None = None
+        try:
+            disk = os.statvfs(self._path.parent)
+            free_bytes, log_bytes = disk.f_bavail * disk.f_frsize, os.stat(self._path).st_size
+        except OSError:
+            pass  # it is told without them
+        return Store(
+            "sqlite",
+            version=apsw.sqlite_lib_version(),
+            synchronous=self._synchronous,
+            file_system=_storage.file_system(self._path.parent),
+            free_bytes=free_bytes,
+            log_bytes=log_bytes,
+            full=self.full,
+        )
 
     @property
     def _ballast(self) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from streaming.doctor.service import Store
 from streaming.errors import Fenced, IdempotencyMismatch, NotFound, StreamExpired, StreamLost
 from streaming.eventlogs import (
     PAGE_BYTES,
@@ -40,6 +41,8 @@ class _Stream:
 
 class MemoryLog:
     """See `EventLog`."""
+
+    is_full = False
 
     def __init__(self) -> None:
         self.store_id = _ids.new_store_id()
@@ -202,6 +205,9 @@ class MemoryLog:
         for stream_id in forgotten:
             del self._erased[stream_id]
         return len(old) + len(forgotten)
+
+    def describe(self) -> Store:
+        return Store("memory")
 
     def close(self) -> None:
         self._streams.clear()

@@ -22,6 +22,7 @@ from typing import Any
 
 import gevent
 
+from streaming.doctor.service import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,
@@ -72,6 +73,9 @@ _SOURCES = [script.source for script in scripts.ALL]
 
 class RedisLog:
     """See `EventLog`. Belongs to the process, and the event loop, that made it."""
+
+    is_full = False
+    """A server without room says so at each write."""
 
     def __init__(self, address: _redis_server.Address) -> None:
         self.address = address
@@ -288,6 +292,9 @@ class RedisLog:
             yield
         finally:
             self._watch.leave(stream_id, wake)
+
+    def describe(self) -> Store:
+        return _redis_server.describe(self.address, self._name)
 
     def close(self) -> None:
         if not self._pipe.closed:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import apsw
 import gevent
 
+from streaming.doctor.service import Store
 from streaming.errors import (
     Fenced,
     IdempotencyMismatch,
@@ -331,6 +332,9 @@ class SQLiteLog:
         finally:
             if stream_id not in self._tails:
                 self._last_seen.pop(stream_id, None)
+
+    def describe(self) -> Store:
+        return self._file.describe()
 
     def close(self) -> None:
         self._commits.close()

@@ -5,9 +5,17 @@ import os
 import httpx2
 import openai
 
+from streaming import traces
 from streaming.settings import Settings
 from streaming.sources._demo import AsyncDemoTransport
 from streaming.sources._routes import routes_of
+
+
+class _Traced(httpx2.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        traces.write(request.headers, with_request_id=True)
+        return await super().handle_async_request(request)
+
 
 _in_use: list[Settings] = []
 
@@ -44,7 +52,7 @@ def create_async_client(settings: Settings, model: str = "") -> openai.AsyncOpen
         proxy = settings.upstream_proxy if upstream.behind_proxy else ""
         # How many runs there may be is said elsewhere; by default the hundred-and-first would wait here.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-        transport = httpx2.AsyncHTTPTransport(proxy=proxy or None, limits=limits)
+        transport = _Traced(proxy=proxy or None, limits=limits)
     asynchronous = openai.AsyncOpenAI(
         api_key=upstream.key or "none",
         base_url=client.base_url,

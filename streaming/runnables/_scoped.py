@@ -14,7 +14,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from streaming import scope
+from streaming import scope, traces
 
 CLIENTS = ("httpx2", "httpx")
 
@@ -43,6 +43,7 @@ def _wrap(library: Any, loop_thread: int) -> None:
     def handle_request(self: Any, request: Any) -> Any:
         if _thread_id() != loop_thread:
             return inner(self, request)
+        traces.write(request.headers)
         run = scope.current()
         with run.waiting():
             response = inner(self, request)

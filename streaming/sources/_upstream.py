@@ -6,7 +6,7 @@ import httpx2
 import msgspec
 import openai
 
-from streaming import scope
+from streaming import scope, traces
 from streaming.errors import (
     UpstreamAuth,
     UpstreamBadResponse,
@@ -78,6 +78,7 @@ class ScopedTransport(httpx2.BaseTransport):
         self._inner = inner
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        traces.write(request.headers, with_request_id=True)
         run = scope.current()
         with run.waiting():
             response = self._inner.handle_request(request)

@@ -1,11 +1,12 @@
 """What the bodies of all dialects are checked for. Every refusal names the field at fault."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 from flask import Request, g
+from msgspec import Meta
 
 from streaming import shapes
 from streaming.errors import InvalidRequest
@@ -15,8 +16,26 @@ from streaming.shapes import refuse as refuse
 from streaming.shapes import unknown_field as unknown_field
 
 MAX_MODEL_CHARS = 200
+KEY_PATTERN = "[!-~]{1,255}"
+"""Visible ASCII."""
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+_PART = {"type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}}
+Message = Annotated[
+    dict[str, Any],
+    Meta(
+        # For the description: what `check_shape` checks, which names the field better than msgspec would.
+        extra_json_schema={
+            "required": ["role"],
+            "properties": {
+                "role": {"enum": list(get_args(Role))},
+                "content": {
+                    "anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]
+                },
+            },
+        }
+    ),
+]
 
 
 def check_origin(request: Request) -> None:
@@ -57,7 +76,7 @@ def _body(request: Request, settings: Settings) -> bytes:
 
 
 def check_key(key: str, param: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+    if not re.fullmatch(KEY_PATTERN, key):
         raise InvalidRequest(f"{param}: 1 to 255 visible ASCII characters", code="wrong_value", param=param)
     return key
 

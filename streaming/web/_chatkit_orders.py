@@ -1,11 +1,11 @@
 """Read what ChatKit's clients ask for, before its library does, within limits; refusals name the field."""
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from flask import Request
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from streaming import plugins
 from streaming.errors import InvalidRequest
@@ -34,11 +34,18 @@ class Page(Struct, frozen=True):
     on_disconnect: Literal["cancel", "grace", "continue"]
 
 
+HOSTED_PATTERN = "[!-~]{1,128}"
+"""Visible ASCII."""
+Name = Annotated[str, Meta(extra_json_schema={"pattern": f"^{HOSTED_PATTERN}$"})]
+
+
 class Hosted(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``POST /chatkit/session`` and ``/chatkit/refresh``; all of it may be left out."""
 
-    user: str | None = None
-    thread_id: str | None = None
+    user: Name | None = None
+    """Whose the session is; left out: the visitor's."""
+    thread_id: Name | None = None
+    """Said again in the answer."""
     client_secret: str | None = None
     """The one that expires. Not needed; pages that have it at hand may send it."""
     currentClientSecret: str | None = None
@@ -99,7 +106,7 @@ def read_hosted(request: Request, settings: Settings) -> Hosted:
     except msgspec.ValidationError as error:
         _bodies.refuse(error)
     for name, given in (("user", hosted.user), ("thread_id", hosted.thread_id)):
-        if given is not None and not re.fullmatch(r"[\x21-\x7e]{1,128}", given):
+        if given is not None and not re.fullmatch(HOSTED_PATTERN, given):
             raise _wrong(name, "1 to 128 visible ASCII characters")
     return hosted
 

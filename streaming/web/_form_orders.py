@@ -25,7 +25,7 @@ def read(request: Request, settings: Settings, streams: Streams) -> Order:
     # A form's line ends are CRLF, whatever was typed.
     prompt = form.get("prompt", "").replace("\r\n", "\n")
     if "resume" in form:
-        asked["input"] = {"resume": form["resume"]}
+        asked["input"] = {"resume": form.get("choice") or form["resume"]}
     elif prompt or "replaces" not in asked:
         asked["prompt"] = prompt
     kind, _, name = form.get("answerer", "").partition(":")

@@ -22,19 +22,19 @@ ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "Hum
 FILTERS = tuple(f"{how}_{what}" for how in ("include", "exclude") for what in ("names", "types", "tags"))
 
 
-class _Invoke(Struct):
+class Invoke(Struct):
     input: Any
     config: JSON | None = None
     kwargs: JSON = {}
 
 
-class _Batch(Struct):
+class Batch(Struct):
     inputs: list[Any]
     config: JSON | list[JSON] | None = None
     kwargs: JSON = {}
 
 
-class _Events(_Invoke):
+class Events(Invoke):
     include_names: list[str] | None = None
     include_types: list[str] | None = None
     include_tags: list[str] | None = None
@@ -48,12 +48,12 @@ def read_one(request: Request, settings: Settings, runnable: Registered, mode: s
 
     Raises `InvalidRequest`.
     """
-    kind = _Events if mode == "events" else _Invoke
+    kind = Events if mode == "events" else Invoke
     asked = _read(request, settings, kind)
     if mode == "events" and mode not in runnable.modes:
         raise InvalidRequest(f"{runnable.name} tells no StreamEvents", code="unknown_mode", status=404)
     order = _order(settings, runnable, asked.input, asked.config or {}, mode)
-    about = {name: getattr(asked, name) for name in FILTERS} if isinstance(asked, _Events) else {}
+    about = {name: getattr(asked, name) for name in FILTERS} if isinstance(asked, Events) else {}
     key = request.headers.get("Idempotency-Key")
     if key is not None:
         _bodies.check_key(key, "Idempotency-Key")
@@ -68,7 +68,7 @@ def read_one(request: Request, settings: Settings, runnable: Registered, mode: s
 
 def read_batch(request: Request, settings: Settings, runnable: Registered) -> list[Order]:
     """Read the body of ``batch``. Raises `InvalidRequest`."""
-    asked = _read(request, settings, _Batch)
+    asked = _read(request, settings, Batch)
     if len(asked.inputs) > MAX_INPUTS:
         raise InvalidRequest(f"inputs: more than {MAX_INPUTS}", code="too_long", param="inputs", status=413)
     configs = asked.config if isinstance(asked.config, list) else [asked.config or {}] * len(asked.inputs)

@@ -1,11 +1,11 @@
 """Read what a client asks for. Every refusal names the field at fault."""
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from flask import Request
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from streaming import plugins
 from streaming.errors import InvalidRequest
@@ -25,21 +25,35 @@ RANGES = {
 }
 
 
+def _told(**schema: Any) -> Meta:
+    """Describe what is checked here, in words of our own, rather than by msgspec."""
+    return Meta(extra_json_schema=schema)
+
+
+def _ranged(name: str) -> Meta:
+    low, high = RANGES[name]
+    return _told(minimum=low, maximum=high)
+
+
+Thread = Annotated[str, _told(pattern=f"^{orders.THREAD_PATTERN}$")]
+AtLeastOne = Annotated[int, _told(minimum=1)]
+
+
 class Params(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What may be passed on to the upstream, by its names."""
 
-    temperature: float | UnsetType = UNSET
-    top_p: float | UnsetType = UNSET
-    max_tokens: int | UnsetType = UNSET
-    max_completion_tokens: int | UnsetType = UNSET
+    temperature: Annotated[float, _ranged("temperature")] | UnsetType = UNSET
+    top_p: Annotated[float, _ranged("top_p")] | UnsetType = UNSET
+    max_tokens: AtLeastOne | UnsetType = UNSET
+    max_completion_tokens: AtLeastOne | UnsetType = UNSET
     n: Literal[1] | UnsetType = UNSET
     stop: str | list[str] | UnsetType = UNSET
     seed: int | UnsetType = UNSET
-    presence_penalty: float | UnsetType = UNSET
-    frequency_penalty: float | UnsetType = UNSET
+    presence_penalty: Annotated[float, _ranged("presence_penalty")] | UnsetType = UNSET
+    frequency_penalty: Annotated[float, _ranged("frequency_penalty")] | UnsetType = UNSET
     logit_bias: dict[str, float] | UnsetType = UNSET
     logprobs: bool | UnsetType = UNSET
-    top_logprobs: int | UnsetType = UNSET
+    top_logprobs: Annotated[int, _ranged("top_logprobs")] | UnsetType = UNSET
     tools: list[dict[str, Any]] | UnsetType = UNSET
     tool_choice: str | dict[str, Any] | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
@@ -52,24 +66,40 @@ class Params(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class Create(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /streams``."""
+    """The body of ``POST /streams``: give one of ``prompt``, ``messages`` and, for a runnable, ``input``."""
 
-    prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
+    prompt: Annotated[str, _told(pattern=r"\S")] | None = None
+    """The question."""
+    messages: Annotated[list[_bodies.Message], _told(minItems=1)] | None = None
+    """Messages in the shape of OpenAI's chat, images included."""
     source: str | None = None
+    """``chat`` (the default), ``responses``, or a runnable's name."""
     model: str | None = None
+    """One the upstream knows; left out: the service's default."""
     instructions: str | None = None
+    """System instructions."""
     params: Params = Params()
+    """What is passed on to the upstream, by OpenAI's names."""
     on_disconnect: Literal["grace", "cancel", "continue"] = "grace"
-    message_id: str | None = None
-    timeout_seconds: float | None = None
+    """What becomes of the run without a reader: cancelled after some 30 seconds, at once, or not at all."""
+    message_id: Annotated[str, _told(pattern=f"^{_bodies.KEY_PATTERN}$")] | None = None
+    """A name of yours for this run: the same again joins it. ``Idempotency-Key`` wins over it."""
+    timeout_seconds: Annotated[float, _told(exclusiveMinimum=0)] | None = None
+    """For the whole run."""
     continues: str | None = None
+    """A stream that was interrupted, failed or cancelled: the model goes on where it stopped."""
     input: Any = None
-    thread: str | None = None
+    """What a runnable is given, in its own shape."""
+    thread: Thread | None = None
+    """The conversation it belongs to; made if it is not there."""
     follows: str | None = None
+    """The turn (its stream's id) that it comes after, instead of the newest."""
     replaces: str | None = None
+    """The turn in whose place it stands."""
     mode: str | list[str] | UnsetType = UNSET
+    """What a runnable is to tell: one of its modes, or several."""
     config: dict[str, Any] | UnsetType = UNSET
+    """Of a runnable's run: ``tags``, ``metadata``, ``configurable``, ``recursion_limit``."""
 
 
 def from_body(request: Request, settings: Settings, streams: Streams) -> Order:

@@ -27,6 +27,7 @@ HEADERS = {
 }
 RECONNECT_MILLISECONDS = 1000
 MOST_BUFFERED_TOKENS = 1000
+MOST_BUFFERED_MS = 5000
 # How long tokens are held back when a client only says how many it wants together.
 BUFFER_SECONDS = 0.25
 
@@ -71,7 +72,7 @@ class Wishes(NamedTuple):
         return cls(
             wire_format,
             _number(request, "buffer_tokens", 0, MOST_BUFFERED_TOKENS),
-            _number(request, "buffer_ms", 0, 5000) / 1000,
+            _number(request, "buffer_ms", 0, MOST_BUFFERED_MS) / 1000,
         )
 
     def merging(self, reader: Reader) -> Reader | Merging:

@@ -30,7 +30,7 @@ class Asked(Struct, frozen=True):
     Which values of those make sense is the upstream's to judge, and so is everything else.
     """
 
-    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    messages: Annotated[list[_bodies.Message], Meta(min_length=1)]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

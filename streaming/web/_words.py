@@ -41,6 +41,11 @@ WORDS: dict[str, Any] = {
             "This network holds streams back: polling",
             "The text comes in larger pieces.",
         ],
+        "signed-out": [
+            "reconnecting",
+            "Signed out",
+            "The text so far is kept. Sign in again, and it goes on.",
+        ],
     },
     "finished": {
         "cancelled": ["stopped", "Stopped.", "The text so far is kept."],

@@ -10,11 +10,28 @@ import gevent
 from flask import Blueprint, Response, make_response, redirect, render_template, request, url_for
 from markupsafe import Markup, escape
 
-from streaming.errors import InvalidRequest, StreamingError
+from streaming.errors import (
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    StreamingError,
+)
 from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.threads import Thread
-from streaming.web import _bodies, _conversation, _errors, _form_orders, _markdown, _visitors, _words
+from streaming.web import (
+    _bodies,
+    _conversation,
+    _errors,
+    _form_orders,
+    _markdown,
+    _principals,
+    _sign_in_page,
+    _visitors,
+    _words,
+)
 from streaming.web._conversation import View
 
 PAGE_THREADS = 50
@@ -75,6 +92,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             settings=settings,
             answerers=answerers,
             suggestions=suggestions,
+            principal=_principals.current(),
             nonce=nonce,
             view=view,
             words=_words.WORDS,
@@ -102,6 +120,22 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         if error.retry_after_seconds is not None:
             response.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
         return response
+
+    @blueprint.before_request
+    def check() -> None:
+        if settings.page_access == "off":
+            raise NotFound("there is nothing at this address")
+
+    @blueprint.errorhandler(NotAuthenticated)
+    def ask_to_sign_in(error: NotAuthenticated) -> Response:
+        return _sign_in_page.asking(settings, request.method == "POST")
+
+    @blueprint.errorhandler(InvalidRequest)
+    @blueprint.errorhandler(PermissionDenied)
+    @blueprint.errorhandler(RateLimited)
+    def refuse(error: StreamingError) -> Response:
+        """Of what no view took: a form of another session, a key that may not do this, too many visitors."""
+        return _sign_in_page.refusing(error)
 
     @blueprint.get("/")
     def show() -> Response:

@@ -31,12 +31,14 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/<stream_id>")
     def follow(stream_id: str) -> Response:
         after = cursor_of(request)
-        if not _wants_events():
+        # All that was asked is checked, also what only the other kind of answer looks at.
+        wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
+        events = flag_of(request, "events")
+        follows = _wants_events()
+        wishes = Wishes.of(request, "native", (lambda: streams.asked(stream_id)) if follows else None)
+        if not follows:
             streams.check_poll()
-            wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
-            events = flag_of(request, "events")
             return json_response(streams.snapshot(stream_id, after, wait_seconds, events))
-        wishes = Wishes.of(request, "native", lambda: streams.asked(stream_id))
         reader = streams.reader(stream_id, after)
         if reader.ended:
             return Response(status=204)  # tells EventSource to stop reconnecting

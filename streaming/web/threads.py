@@ -1,11 +1,11 @@
 """``/threads``: list conversations, make, show, rename and delete them."""
 
 import secrets
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from flask import Blueprint, Response, request
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from streaming.errors import InvalidRequest, NotFound
 from streaming.settings import Settings
@@ -23,14 +23,16 @@ MAX_LISTED = 100
 class Make(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``POST /threads``."""
 
-    id: str | None = None
+    id: Annotated[str, Meta(extra_json_schema={"pattern": f"^{orders.THREAD_PATTERN}$"})] | None = None
+    """Left out: one nobody can guess."""
     title: str = ""
+    """Left out: the beginning of the first question."""
 
 
 class Change(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``PATCH /threads/<id>``."""
 
-    title: str
+    title: Annotated[str, Meta(extra_json_schema={"pattern": r"\S"})]
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:

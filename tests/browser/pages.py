@@ -40,6 +40,12 @@ def stop(tab: Page) -> Locator:
     return tab.get_by_role("button", name="Stop", exact=True)
 
 
+def open_blank(tab: Page, url: str) -> None:
+    """Open an empty document of the service's origin; its own answers let no script run in them."""
+    tab.route(f"{url}/blank", lambda route: route.fulfill(content_type="text/html", body="<!doctype html>"))
+    tab.goto(f"{url}/blank")
+
+
 def ask(tab: Page, service: Service | Cable, question: str) -> None:
     """Open the page and send ``question`` with the Enter key."""
     tab.goto(service.url)

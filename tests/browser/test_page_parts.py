@@ -142,6 +142,22 @@ def test_a_graph_that_asks_a_person_is_answered_by_a_button(tab: Page, examples:
         tab.reload()
 
 
+def test_a_graph_that_offers_choices_also_takes_other_words(tab: Page, examples: Service) -> None:
+    tab.goto(examples.url)
+    choose(tab, "approval")
+    ask_more(tab, "Invite Ana")
+    expect_state(tab, "done")
+    form = answer(tab).locator(".interrupt")
+
+    form.get_by_label("Or something else").fill("shorter, please")
+    form.get_by_label("Or something else").press("Enter")
+    expect(tab.locator(".turn")).to_have_count(2)
+    expect_state(tab, "done")
+
+    assert turn(tab).locator(".bubble").text_content() == "shorter, please"
+    expect(answer(tab).locator(".interrupt")).to_contain_text("Send this letter?")
+
+
 @pytest.fixture
 def graphs(start_service: StartService, tmp_path: Path) -> Service:
     """A service with runnables of these tests."""
@@ -206,8 +222,9 @@ def test_what_a_graph_s_nodes_changed_is_folded(tab: Page, examples: Service) ->
     expect(update.locator("pre")).to_contain_text("get_weather")
 
 
+@pytest.mark.parametrize(("said", "told"), [("no", "Nothing was sent."), ("shorter", "Send this letter?")])
 def test_a_graph_is_answered_without_javascript(
-    new_context: Callable[..., BrowserContext], examples: Service
+    new_context: Callable[..., BrowserContext], examples: Service, said: str, told: str
 ) -> None:
     tab = new_context(java_script_enabled=False).new_page()
     tab.goto(examples.url)
@@ -216,10 +233,15 @@ def test_a_graph_is_answered_without_javascript(
     send(tab).click()
     expect(tab.get_by_role("button", name="no")).to_be_visible(timeout=20_000)
 
-    tab.get_by_role("button", name="no").click()
+    if said == "no":
+        tab.get_by_role("button", name="no").click()
+    else:
+        tab.get_by_label("Or something else").fill(said)
+        tab.get_by_label("Or something else").press("Enter")
 
-    expect(tab.get_by_text("Nothing was sent.")).to_be_visible(timeout=20_000)
     expect(tab.locator(".turn")).to_have_count(2)
+    expect(turn(tab).locator(".bubble")).to_have_text(said)
+    expect(answer(tab).get_by_text(told)).to_be_visible(timeout=20_000)
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["with scripts", "without"])

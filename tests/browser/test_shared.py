@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from tests.browser.conftest import StartService
+from tests.browser.pages import open_blank
 from tests.live.middlebox import Middlebox, Passage
 from tests.live.service import Service, Upstream, wait_until
 from tests.live.upstream import contents
@@ -44,7 +45,7 @@ def prompt(**script: Any) -> str:
 def open_tab(context: BrowserContext, box: Middlebox) -> Page:
     """Return a tab with an empty page of the service."""
     tab = context.new_page()
-    tab.goto(f"{box.url}/static/favicon.svg")
+    open_blank(tab, box.url)
     return tab
 
 

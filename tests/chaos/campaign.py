@@ -12,7 +12,8 @@ with ``--store redis``, ``store-restarts``: its server dies and comes back, and
 ``failovers``: a replica that lacks the newest events takes its place;
 ``races``: cancels at the instant of the finish; ``duplicates``: the same create at
 once on all workers; ``idle-readers``: clients that never read; ``leaks``: what is
-left after the load; ``all``: each of them.
+left after the load; ``soak``: a steady load for ``--minutes``, during which nothing may
+grow (``soak.py``); ``all``: each of them but that.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from tests.chaos.clients import Habits, prompt_of
 from tests.chaos.harm import fail_over, kill_some, pause_some, restart_some, restart_store
 from tests.chaos.load import asked_once, audit, calm, load, user
 from tests.chaos.rig import ENVIRONMENT, GRACE_SECONDS, Options, Rig
+from tests.chaos.soak import soak
 from tests.chaos.wire import exchange
 
 SHAPES = {"silence": (4, 1), "races": (4, 1), "duplicates": (4, 1)}
@@ -248,7 +250,9 @@ CAMPAIGNS: dict[str, Callable[[Rig], Awaitable[dict[str, object]]]] = {
     "duplicates": duplicates,
     "idle-readers": idle_readers,
     "leaks": leaks,
+    "soak": soak,
 }
+NOT_IN_ALL = ("soak",)
 OF_REDIS = ("store-restarts", "failovers")
 
 
@@ -334,11 +338,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every-seconds", type=float, default=Options.every_seconds)
     parser.add_argument("--graphs", type=float, default=Options.graphs)
     parser.add_argument("--seconds", type=float, default=Options.seconds)
+    parser.add_argument("--minutes", type=float, default=Options.minutes)
     parser.add_argument("--store", choices=["sqlite", "redis"], default=Options.store)
     options = Options(**vars(parser.parse_args(arguments)))
     names = [options.name]
     if options.name == "all":
-        names = [name for name in CAMPAIGNS if options.store == "redis" or name not in OF_REDIS]
+        names = [
+            name
+            for name in CAMPAIGNS
+            if name not in NOT_IN_ALL and (options.store == "redis" or name not in OF_REDIS)
+        ]
     elif options.name in OF_REDIS and options.store != "redis":
         parser.error(f"{options.name} needs --store redis")
     broken = False

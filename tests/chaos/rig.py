@@ -22,6 +22,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.wire import Lost, exchange
 from tests.contracts.redis_server import RedisServer
 from tests.live.service import REPOSITORY, free_port
+from tests.log_scan import LogScan
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 4.0
@@ -62,6 +63,8 @@ class Options:
     """From one harm to the next, on average."""
     seconds: float = 3600.0
     """The most one campaign may take."""
+    minutes: float = 5.0
+    """Of a soak."""
     workers: int = 0
     """In each instance; 0 for what suits the campaign, as with ``instances``."""
     instances: int = 0
@@ -176,6 +179,8 @@ class Rig:
         self.replica: RedisServer | None = None
         try:
             environment = _environment() | ENVIRONMENT | self._store_environment()
+            if options.name == "soak":  # long enough for its readers, and so short that the log stops growing
+                environment["RETENTION_SECONDS"] = str(max(40.0, options.minutes * 6))
             if options.graphs:
                 environment["RUNNABLES"] = "graph=tests.chaos.graph:graph"
             environment["OPENAI_BASE_URL"] = f"http://127.0.0.1:{self.upstream_port}/v1"
@@ -234,6 +239,10 @@ class Rig:
         self.chaos.close()
         told = {"grace_seconds": GRACE_SECONDS, "heartbeat_seconds": HEARTBEAT_SECONDS, **meta}
         (self.out / "campaign.json").write_text(json.dumps(told))
+        scan = LogScan()
+        for log in self.out.glob("service-*.log"):
+            scan.watch(log)
+        self.faults += [f"{hit.file.name}:{hit.line}: {hit.what} in the log" for hit in scan.hits()]
         outcomes = checker.check(Evidence.read(self.out))
         if self.faults:
             outcomes.append(checker.Outcome("campaign", 0, self.faults))

@@ -18,6 +18,7 @@ SHORT = {
     " --instances 2 --workers 1",
     "races": "--races 200",
     "duplicates": "--duplicates 100",
+    "soak": "--minutes 0.8 --streams 20 --workers 2",
 }
 
 

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tests.log_scan import SCAN
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECRET_KEY = "sk-secret-live-key"
 START_SECONDS = 30.0
@@ -69,6 +71,7 @@ def request(
 ) -> Answer:
     """Return the answer to one request on a connection of its own; ``body`` is sent as JSON."""
     sent = dict(headers or {})
+    SCAN.said(body)
     if body is not None:
         sent.setdefault("Content-Type", "application/json")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
@@ -143,6 +146,7 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = directory / f"service-{self.port}.log"
+        SCAN.watch(self.log_file)
         variables = _inherited_environment() | {
             "EVENTLOG_URL": f"sqlite:///{(directory / 'log.db').absolute()}",
             "OPENAI_BASE_URL": upstream_url,
@@ -439,6 +443,7 @@ class EventReader:
     ) -> None:
         """Connect and send the request."""
         self._deadline = time.monotonic() + self._timeout_seconds
+        SCAN.said(body)
         payload = b"" if body is None else json.dumps(body).encode()
         fields = {"Host": f"127.0.0.1:{self._port}", "Accept": "text/event-stream", **(headers or {})}
         if body is not None:

@@ -71,6 +71,11 @@ def test_every_setting_is_read_from_the_variable_that_bears_its_name() -> None:
         "auth_proxy_addresses": ("10.0.0.1", "10.1.0.0/16", "unix"),
         "cors_origins": ("https://app.example.com", "http://localhost:3000"),
         "bind_host": "127.0.0.1",
+        "page": "public",
+        "secret_key": ("s" * 32, "t" * 32),
+        "stream_get": "off",
+        "log_format": "json",
+        "metrics_bind": "0.0.0.0:9464",
         "model": "m-2",
         "models": ("m-1", "m-2"),
         "runnables": ("support=myapp.chains:chain", "agent=myapp.graph:agent"),
@@ -259,3 +264,18 @@ def test_settings_cannot_be_changed() -> None:
 def test_an_event_log_that_cannot_be_opened_stops_the_start(url: str) -> None:
     with pytest.raises(SettingsError, match=re.escape("EVENTLOG_URL: ")):
         create_app(Settings(eventlog_url=url))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("9464", ("127.0.0.1", 9464)), ("0.0.0.0:80", ("0.0.0.0", 80)), ("[::1]:9464", ("::1", 9464))],
+)
+def test_metrics_are_bound_to_loopback_unless_another_host_is_named(
+    text: str, address: tuple[str, int]
+) -> None:
+    assert read(METRICS_BIND=text).metrics_address == address
+
+
+@pytest.mark.parametrize("text", ["0", "port", "host:", "99999", "1.2.3.4:-1", "1234567"])
+def test_an_address_of_the_metrics_that_is_none_is_refused(text: str) -> None:
+    assert text in refused(METRICS_BIND=text)

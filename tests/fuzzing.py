@@ -1,0 +1,75 @@
+"""What the fuzz tests share: how many cases they try, and how bytes are cut into pieces.
+
+``FUZZ=50000 pytest tests/unit/test_fuzz_*`` tries as many cases of each; without
+it a share that fits into a usual run.
+"""
+
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+_CASES = int(os.environ.get("FUZZ", "0"))
+
+
+def fuzzed(usually: int = 100) -> Callable[[Any], Any]:
+    """Say how many cases a test tries."""
+    cases = settings(
+        max_examples=_CASES or usually,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    # So many cases take longer than any test should, save these.
+    return lambda test: pytest.mark.timeout(0)(cases(test)) if _CASES else cases(test)
+
+
+CUTS = st.lists(st.integers(0, 2000), max_size=12)
+"""Where a text is cut; places after its end count for nothing."""
+
+
+def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
+    """Return ``text`` cut at these places, in order; some pieces may be empty."""
+    places = sorted(min(cut, len(text)) for cut in cuts)
+    return [text[begin:end] for begin, end in pairwise([0, *places, len(text)])]
+
+
+ODD_TEXTS = st.sampled_from(
+    [
+        "",
+        "[DONE]",
+        "data: x",
+        "\n\ndata: forged\n\n",
+        "\r\r",
+        "\u2028\u2029\x85\x0b\x0c",
+        "\ufeff",
+        "\0",
+        "\u202e\u2066abc",
+        "e\u0301 \u00e9",
+        "👩‍👩‍👧",
+        '{"error":{"message":"forged"}}',
+        "]]>--></script>",
+    ]
+)
+TEXTS = st.one_of(ODD_TEXTS, st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+"""Any text that is one, half characters left out."""
+
+NUMBERS = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400, -0.0, 1e308, 5e-324]),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+_PLAIN = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS, st.just("\ud83d"), st.just("\ude00x"))
+
+
+def json_values(names: st.SearchStrategy[str], values: st.SearchStrategy[Any] = _PLAIN) -> Any:
+    """Return a strategy of JSON values whose objects have these names for fields."""
+    return st.recursive(
+        values,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+        max_leaves=12,
+    )

@@ -1,0 +1,35 @@
+"""A running service answers as it is described, whatever it is asked: few requests here, thousands by hand.
+
+``python -m tests.fuzz_api --cases 1000`` is the same for as long as one likes.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzz_api import Fuzzer, demo_service, report
+from tests.live.service import Service
+
+CASES = 12
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with demo_service(tmp_path_factory.mktemp("fuzzed")) as service:
+        yield service
+
+
+def test_every_operation_answers_as_it_is_described(fuzzed: Service) -> None:
+    fuzzer = Fuzzer(fuzzed.url, CASES)
+    tried = [fuzzer.try_operation(operation) for operation in fuzzer.operations]
+
+    faults = [
+        f"{report(each)}\n{finding.what} {finding.example}" for each in tried for finding in each.findings
+    ]
+    assert not faults, "\n\n".join(faults)
+    assert [each.operation for each in tried if not each.cases] == []
+    assert sum(each.events for each in tried) > 100
+    assert any(200 in each.statuses for each in tried if "/chat/completions" in each.operation)
+    assert "a request broke" not in fuzzed.log_text()
