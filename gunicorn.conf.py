@@ -39,7 +39,8 @@ _host = f"[{_settings.bind_host}]" if ":" in _settings.bind_host else _settings.
 bind = f"{_host}:{_settings.port}"
 workers = _settings.web_concurrency
 worker_class = "streaming.gevent_worker.LeanGeventWorker"
-worker_connections = 10_000
+# Readers take four of five: the rest is for cancelling, asking how a stream is, and health.
+worker_connections = -(-_settings.max_readers * 5 // 4)
 backlog = 4096
 keepalive = 75
 # Watches the worker's loop, not a request: long streams are safe.

@@ -138,9 +138,9 @@ class Limiter:
             return
         if full := self._counters.take(places, worker_id):
             most, of = dict(places)[full], full.partition(" ")[0]
-            whose = "of this stream" if of == "stream" else "of yours"
+            whose = "this stream" if of == "stream" else "you"
             raise RateLimited(
-                f"{most} readers {whose} are there, which is the most",
+                f"too many readers: {whose} may have {most} at the same time",
                 code="readers",
                 retry_after_seconds=5,
             )
@@ -172,14 +172,16 @@ class Limiter:
 
     def _count_create(self, principal: Principal, allowance: Allowance) -> None:
         settings = self._settings
-        windows = [(allowance.creates_per_minute, principal.id, "of yours")]
+        windows = [(allowance.creates_per_minute, principal.id, "")]
         if principal.kind == "visitor":
-            windows.append((settings.visitors_creates_per_minute, "all visitors", "of all visitors"))
-        windows.append((settings.total_creates_per_minute, "all", "of everybody"))
+            windows.append(
+                (settings.visitors_creates_per_minute, "all visitors", " of all visitors together")
+            )
+        windows.append((settings.total_creates_per_minute, "all", " of everybody together"))
         for most, whose, said in windows:
             if most and not self._windows.hit(item := _per_minute(most), "creates", whose):
                 raise RateLimited(
-                    f"{most} requests a minute {said} are the most",
+                    f"too many requests: at most {most} a minute{said}",
                     code="creates",
                     retry_after_seconds=self._reset_seconds(item, whose),
                 )

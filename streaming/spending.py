@@ -10,8 +10,9 @@ from streaming.events import Done, Error
 from streaming.tally import Tally
 from streaming.upstreams import Price
 
-MOST_COUNTED = 10**12
+MOST_COUNTED = 10**9
 """An upstream that says more tokens than this of one answer is not believed."""
+MOST_COST_NANO = 10**15
 
 
 def today(now: float | None = None) -> str:
@@ -72,4 +73,5 @@ def cost_nano(price: Price | None, tokens_in: int, tokens_out: int) -> int | Non
     """
     if price is None:
         return None
-    return round((tokens_in * price.tokens_in + tokens_out * price.tokens_out) * 1000)
+    cost = round((tokens_in * price.tokens_in + tokens_out * price.tokens_out) * 1000)
+    return min(cost, MOST_COST_NANO)

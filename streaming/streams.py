@@ -83,6 +83,8 @@ class Started(msgspec.Struct, frozen=True):
     stream_id: str
     replayed: bool
     """The stream was there: the same was asked under the same key before."""
+    asked: dict[str, Any] = {}
+    """What to show of the request, as it was let in."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -217,7 +219,7 @@ class Streams:
                 if order.question is not None:
                     threads.drop(order.question.thread, stream_id)
                     threads.join(order.question, prompt, found)
-                return Started(found, replayed=True)
+                return Started(found, True, order.asked)
             asked_in = traces.current()
             facts = RunFacts(
                 stream_id,
@@ -238,7 +240,7 @@ class Streams:
                 facts,
             )
         logger.info("stream started", extra={"stream_id": stream_id, **facts.for_log()})
-        return Started(stream_id, replayed=False)
+        return Started(stream_id, False, order.asked)
 
     def _admitted(self, order: Order) -> tuple[Order, int]:
         """Let it in, within what its sender may use; and how many of the sender's streams may run then."""

@@ -203,6 +203,18 @@ def _expiry(text: str) -> float | None:
 
 def _limit(text: str) -> tuple[str, Any]:
     """Return a limit's name and value: a number, or a list of names."""
+    from streaming.allowances import check_limits
+    from streaming.errors import InvalidRequest
+
+    name, value = _named(text)
+    try:
+        check_limits({name: value})
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name, value
+
+
+def _named(text: str) -> tuple[str, Any]:
     name, found, value = text.partition("=")
     if not found or not re.fullmatch(r"[a-z][a-z_]{0,63}", name) or not value:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")

@@ -1,7 +1,7 @@
 """An event log in this process's memory: for tests, and for one worker that may forget."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +51,8 @@ class MemoryLog:
         self._ids_by_key: dict[str, str] = {}
         self._erased: dict[str, float] = {}
         self._leases: dict[str, float] = {}
+        self._running: defaultdict[str, set[str]] = defaultdict(set)
+        """The ids of an owner's running streams."""
         self._watchers: dict[str, set[Callable[[], None]]] = {}
         self.accounts: dict[tuple[str, str, str], Counter[str]] = {}
         """What ended runs used: by day, owner and model."""
@@ -65,6 +67,7 @@ class MemoryLog:
         made = _Stream(stream, stream.worker_id, time.time())
         made.records = [Record(1, seq, payload) for seq, payload in enumerate(payloads, 1)]
         self._streams[stream.stream_id] = made
+        self._running[stream.owner].add(stream.stream_id)
         if stream.key is not None:
             self._ids_by_key[stream.key] = stream.stream_id
         return stream.stream_id
@@ -87,6 +90,7 @@ class MemoryLog:
         stream.records += [Record(claim.gen, place, payload) for place, payload in enumerate(payloads, seq)]
         if end is not None:
             stream.state = end
+            self._end(stream.new.owner, claim.stream_id)
             stream.ended = time.time()
             if spent is not None:
                 self._account(stream.new.owner, end, spent)
@@ -226,8 +230,13 @@ class MemoryLog:
         account = self.accounts.setdefault((spent.day, owner, spent.model), Counter())
         account.update(dict(end_and_numbers(end, spent)))
 
+    def _end(self, owner: str, stream_id: str) -> None:
+        self._running[owner].discard(stream_id)
+        if not self._running[owner]:
+            del self._running[owner]
+
     def _running_of(self, owner: str) -> int:
-        return sum(each.state == "running" and each.new.owner == owner for each in self._streams.values())
+        return len(self._running.get(owner, ()))
 
     def _why_gone(self, worker_id: str) -> str:
         until = self._leases.get(worker_id)

@@ -12,6 +12,7 @@ from streaming.eventlogs.sqlite import SQLiteLog
 from streaming.limits import Counters, Place
 from streaming.limits._windows import Clock, Windows
 
+MANY_REFUSED = 10_000
 _ADD = (
     "INSERT INTO windows VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
     " count = CASE WHEN until > ? THEN count ELSE 0 END + excluded.count,"
@@ -28,6 +29,7 @@ class SQLiteWindows(Windows):
     def __init__(self, log: SQLiteLog, clock: Clock = time.time) -> None:
         super().__init__(clock)
         self._log = log
+        self._refused: set[str] = set()
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         def acquire(db: apsw.Connection) -> bool:
@@ -42,11 +44,18 @@ class SQLiteWindows(Windows):
             db.execute(_ADD, (current, amount, now + 2 * expiry, now, now)).fetchall()
             return True
 
-        # Whoever is refused and asks again, and again, makes nobody write.
-        before, left, count, _ = self.get_sliding_window(key, expiry)
-        if floor(before * left / expiry + count) + amount > limit:
-            return False
-        return self._log.write(acquire)
+        if key in self._refused:
+            # Whoever is refused and asks again, and again, makes nobody write.
+            before, left, count, _ = self.get_sliding_window(key, expiry)
+            if floor(before * left / expiry + count) + amount > limit:
+                return False
+            self._refused.discard(key)
+        acquired = self._log.write(acquire)
+        if not acquired:
+            if len(self._refused) >= MANY_REFUSED:
+                self._refused.clear()
+            self._refused.add(key)
+        return acquired
 
     def read(self, key: str) -> tuple[int, float]:
         rows = self._log.rows(

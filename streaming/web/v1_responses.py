@@ -33,12 +33,12 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         started = streams.start(order)
         _v1.announce(started, streams.rate())
         if streamed:
-            wants = Wants(request=order.asked)
+            wants = Wants(request=started.asked)
             return follow(started.stream_id, wants, waits_for_answer=not background)
         if background:
-            kept = _v1_kept_responses.Kept(started.stream_id, order.asked)
+            kept = _v1_kept_responses.Kept(started.stream_id, started.asked)
             return json_response(_v1_kept_responses.read(streams, kept))
-        whole = Whole(order.asked)
+        whole = Whole(started.asked)
         reader = streams.reader(started.stream_id)
         _, headers = whole_stream(request, streams, settings, reader, whole)
         response = json_response(whole.response())

@@ -49,11 +49,11 @@ def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path) -> None:
 
 def test_a_key_for_the_setting_is_kept_nowhere(tmp_path: Path) -> None:
     store = tmp_path / "streams.db"
-    made, said = keys(store, "create", "--as-setting", "--limit", "runs=3", "--limit", "models=a,b")
+    made, said = keys(store, "create", "--as-setting", "--limit", "running=3", "--limit", "models=a,b")
 
     (key,) = read_entries(re.findall(r"^[0-9a-z]{8}\.\S+$", said, re.M))
     assert key.hash == hash_of(made.strip())
-    assert key.limits == {"runs": 3, "models": ["a", "b"]}
+    assert key.limits == {"running": 3, "models": ["a", "b"]}
     assert not store.exists()
 
 
@@ -64,7 +64,10 @@ def test_a_key_for_the_setting_is_kept_nowhere(tmp_path: Path) -> None:
         (["create", "--expires", "2001-01-01"], "future"),
         (["create", "--expires", "soon"], "soon"),
         (["create", "--limit", "runs"], "NAME=VALUE"),
-        (["create", "--limit", "runs=-1"], "from 0"),
+        (["create", "--limit", "running=-1"], "from 0"),
+        (["create", "--limit", "runs=1"], "unknown field"),
+        (["create", "--limit", "running=2.5"], "running"),
+        (["create", "--limit", "running=many"], "running"),
         (["revoke", "sk"], "8 of"),
         (["make"], "make"),
         ([], "required"),
