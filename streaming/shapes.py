@@ -6,13 +6,22 @@ from typing import Any, NoReturn
 import msgspec
 
 from streaming.errors import InvalidRequest
-from streaming.jsonlimits import MAX_DEPTH, is_too_deep, may_be_too_deep
+from streaming.jsonlimits import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    is_too_deep,
+    may_be_too_deep,
+    may_hold_too_many,
+    repeated_name,
+)
 
 MAX_NAME_CHARS = 100
 
 
 def decode(text: bytes, what: str) -> Any:
     """Return what the JSON in ``text`` holds; ``what`` is its name in a refusal. Raises `InvalidRequest`."""
+    if may_hold_too_many(text):
+        raise InvalidRequest(f"{what} holds more than {MAX_VALUES} values", code="too_large", status=413)
     try:
         decoded = msgspec.json.decode(text)
     except RecursionError:
@@ -21,6 +30,10 @@ def decode(text: bytes, what: str) -> Any:
         raise InvalidRequest(f"{what} is not JSON: {error}", code="json") from None
     if may_be_too_deep(text) and is_too_deep(decoded):
         raise _too_deep(what)
+    if (name := repeated_name(text, decoded)) is not None:
+        raise InvalidRequest(
+            f"{what} has the field {name[:MAX_NAME_CHARS]!r} twice", code="json", param=name[:MAX_NAME_CHARS]
+        )
     return decoded
 
 

@@ -3,12 +3,20 @@
 By their methods, without importing a framework.
 """
 
+import re
 import warnings
 from typing import Any, Literal, get_type_hints
 
 JSON = dict[str, Any]
 Which = Literal["input", "output", "config"]
 
+# A model that its author made configurable in all its fields would else ask, with the author's key,
+# whatever server a request names. With a prefix too, as `init_chat_model` has them.
+_OF_THE_OWNER = re.compile(
+    r"(?:^|_)(?:api_?key|(?:base|proxy)_?url|api_?base|endpoint|proxy|proxies|organization|(?:default_)?headers"
+    r"|(?:default_)?query|extra_body|token|secret|password|credentials|http_(?:async_)?client|model_provider)$",
+    re.IGNORECASE,
+)
 THREADS = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns"})
 TEXT: JSON = {"title": "Text", "type": "string"}
 MESSAGES: JSON = {
@@ -33,7 +41,7 @@ def configurable_of(found: Any) -> frozenset[str] | None:
     names = {spec.id for spec in specs} | {"thread_id"}
     if hasattr(found, "checkpointer"):  # a graph: any may have threads here
         names |= THREADS | _fields(getattr(found, "context_schema", None))
-    return frozenset(name for name in names if not name.startswith("__"))
+    return frozenset(name for name in names if not name.startswith("__") and not _OF_THE_OWNER.search(name))
 
 
 def schema_of(found: Any, which: Which) -> JSON:

@@ -69,7 +69,8 @@ class ChunkReader:
                 choices[0], texts, delta, self._first.difference(chunk, choices[0], delta), odd
             )
         if not choices and isinstance(usage, dict):
-            return [Usage(usage, self._first.difference({**chunk, "usage": self._first.usage}, None, {}))]
+            extra = self._first.difference({**chunk, "usage": self._first.usage}, None, {})
+            return [Usage(usage, _cleaned_extra(extra) if odd else extra)]
         return [Chunk(whole=cleaned(chunk) if odd else chunk)]
 
     def _read_first(self, chunk: dict[str, Any], choices: list[dict[str, Any]], odd: bool) -> list[Event]:
@@ -173,8 +174,9 @@ class _First:
         choice = self._choice if choice is None else _without(choice, "delta")
         if not delta and _to_json((chunk, choice)) == self._as_json:
             return None
-        absent = [f"chunk.{name}" for name in self._chunk if name not in chunk]
-        absent += [f"choice.{name}" for name in self._choice if name not in choice]
+        # Names of the first chunk, which was cleaned before it was kept.
+        absent = [joined(f"chunk.{name}") for name in self._chunk if name not in chunk]
+        absent += [joined(f"choice.{name}") for name in self._choice if name not in choice]
         return Extra(_changes(self._chunk, chunk), _changes(self._choice, choice), delta, absent)
 
 

@@ -14,6 +14,7 @@ from streaming.settings import Settings
 from streaming.shapes import MAX_NAME_CHARS
 from streaming.shapes import refuse as refuse
 from streaming.shapes import unknown_field as unknown_field
+from streaming.web import _urls
 
 MAX_MODEL_CHARS = 200
 KEY_PATTERN = "[!-~]{1,255}"
@@ -162,6 +163,7 @@ def _check_part(part: dict[str, Any], at: str) -> None:
         image = part.get("image_url")
         if not isinstance(image, dict) or not isinstance(image.get("url"), str):
             raise InvalidRequest(f"{at}.image_url.url: text", code="wrong_type", param=f"{at}.image_url.url")
+        _urls.check_image(image["url"], f"{at}.image_url.url")
 
 
 def _text_chars(content: object) -> int:

@@ -8,6 +8,7 @@ import msgspec
 
 from streaming.errors import InvalidRequest
 from streaming.settings import Settings
+from streaming.web import _urls
 
 JSON = dict[str, Any]
 
@@ -99,6 +100,10 @@ def _check_message(item: JSON, at: str) -> None:
             raise InvalidRequest(f"{name}: an object with a type", code="wrong_type", param=name)
         if part["type"] in ("input_text", "output_text") and not isinstance(part.get("text"), str):
             raise InvalidRequest(f"{name}.text: text", code="wrong_type", param=f"{name}.text")
+        if isinstance(url := part.get("image_url"), str):
+            _urls.check_image(url, f"{name}.image_url")
+        if isinstance(url := part.get("file_url"), str):
+            _urls.check_web(url, f"{name}.file_url")
 
 
 def _parts(message: JSON) -> list[JSON]:

@@ -156,7 +156,7 @@ class Service:
             **(environment or {}),
         }
         bind = ["-b", f"127.0.0.1:{self.port}", "-w", str(workers)]
-        with self.log_file.open("wb") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *bind, "wsgi:app"],
                 cwd=REPOSITORY,

@@ -353,3 +353,20 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
         with contextlib.suppress(UpstreamBadResponse):
             read([one])
             read([says("a"), one])
+
+
+HALF = "\\ud83d"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [json.dumps(says("b")).encode(), f'{{"usage": {{}}, "odd": "{HALF}"}}'.encode()],
+        [json.dumps(says("b")).encode(), f'{{"usage": {{}}, "{HALF}": 1}}'.encode()],
+        [f'{{"{HALF}": 1, "choices": []}}'.encode(), b'{"usage": {}, "choices": []}'],
+        [f'{{"{HALF}": 1, "choices": []}}'.encode(), json.dumps(says("b")).encode()],
+        [f'{{"choices": [{{"{HALF}": 1, "delta": {{}}}}]}}'.encode(), json.dumps(says("b")).encode()],
+    ],
+)
+def test_half_a_character_beside_the_text_can_be_kept_wherever_it_stands(chunks: list[bytes]) -> None:
+    assert read(chunks)

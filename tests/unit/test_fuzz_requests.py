@@ -211,3 +211,40 @@ def test_any_frame_is_answered_with_one_line_of_json(client: FlaskClient, frame:
     answer = session.take(frame)
     assert len(answer.frame.splitlines()) == 1
     assert json.loads(answer.frame)["type"] in ("error", "pong", "stopped")
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object that may have a name twice."""
+
+
+PAIRS: Any = st.recursive(
+    st.one_of(st.integers(), TEXTS, st.just(":")),
+    lambda inner: st.lists(st.tuples(st.sampled_from(["a", "b", ":", "a:"]), inner), max_size=3).map(Pairs),
+    max_leaves=8,
+)
+
+
+def written(value: Any, escape: bool) -> str:
+    if isinstance(value, Pairs):
+        fields = (f"{written(name, escape)}: {written(inner, escape)}" for name, inner in value)
+        return "{" + ", ".join(fields) + "}"
+    text = json.dumps(value)
+    return text.replace(":", "\\u003A") if escape and isinstance(value, str) else text
+
+
+def repeats(value: Any) -> bool:
+    if not isinstance(value, Pairs):
+        return False
+    names = [name for name, _ in value]
+    return len(set(names)) < len(names) or any(repeats(inner) for _, inner in value)
+
+
+@fuzzed(150)
+@given(PAIRS, st.booleans())
+def test_a_name_that_is_there_twice_is_always_noticed(value: Any, escape: bool) -> None:
+    text = written(value, escape).encode()
+    if repeats(value):
+        with pytest.raises(InvalidRequest, match="twice"):
+            shapes.decode(text, "the body")
+    else:
+        shapes.decode(text, "the body")
