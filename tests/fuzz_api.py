@@ -244,9 +244,8 @@ class Fuzzer:
             body["type"] = self._random.choice(CHATKIT)
             body["params"] = {"input": said, "title": word, **named}
         elif path == "/":
-            body.update(
-                dict.fromkeys(("follows", "replaces", "resume"), ""), prompt=word, answerer="model:demo"
-            )
+            body |= {"follows": "", "replaces": "", "prompt": word, "answerer": "model:demo"}
+            body.pop("resume", None)
         elif path.startswith("/runnables"):
             messages = {"messages": [{"role": "user", "content": word}]}
             given = self._random.choice([word, {"topic": word}, messages])

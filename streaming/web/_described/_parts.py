@@ -7,7 +7,7 @@ from streaming.web import _bodies, _responses
 
 TEXT: JSON = {"type": "string"}
 FLAG: JSON = {"enum": ["0", "1", "true", "false"], "default": "0"}
-CURSOR: JSON = {"type": "string", "pattern": f"^({CURSOR_PATTERN})$", "examples": ["1.42"]}
+CURSOR: JSON = {"type": "string", "pattern": f"^({CURSOR_PATTERN})?$", "examples": ["1.42"]}
 KEY: JSON = {"type": "string", "pattern": f"^{_bodies.KEY_PATTERN}$"}
 
 STREAM_ID = Parameter(
