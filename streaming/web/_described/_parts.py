@@ -74,6 +74,12 @@ ANY: JSON = {}
 OBJECT: JSON = {"type": "object"}
 
 
+def or_whole(name: str) -> JSON:
+    """Return the schema called ``name``, or what a format says that is one whole JSON value."""
+    whole = {"type": "object", "description": "With `format=openai_completion` or `langserve_output`."}
+    return {"anyOf": [{"$ref": f"#/components/schemas/{name}"}, whole]}
+
+
 def events(shape: object = None, example: str = "") -> Events:
     """Return an event stream whose data is of ``shape``; left out: of any."""
     return Events(ANY if shape is None else shape, example)
