@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz_api import Fuzzer, demo_service, report
 from tests.live.service import Service
 
-CASES = 12
+CASES = 6
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
