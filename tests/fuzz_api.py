@@ -33,7 +33,7 @@ READ_SECONDS = 20.0
 MOST_KEPT = 50
 SHOWN_CHARS = 400
 # How a request that breaks the description may be answered. Also where what it breaks was never looked at.
-REFUSALS = ("400", "401", "403", "404", "405", "409", "410", "413", "415", "422", "426", "429", "5xx")
+REFUSALS = ("400", "401", "403", "404", "405", "409", "410", "413", "414", "415", "422", "426", "429", "5xx")
 WORDS = ("a log", "How do I resume?", "\u2028 \U0001f30a \0", "<b>&amp;</b>", "data: x\n\nid: 1", "x" * 5000)
 CHATKIT = (
     "threads.create threads.list threads.get_by_id threads.add_user_message items.list threads.update"
@@ -134,15 +134,16 @@ class Fuzzer:
     def operations(self) -> list[Any]:
         return [found.ok() for found in self._schema.get_all_operations()]
 
-    def try_operation(self, operation: Any) -> Tried:
+    def try_operation(self, operation: Any, cases: int = 0) -> Tried:
         """Send half of the cases as described, half as not, and return what came."""
         statuses: Counter[int] = Counter()
         findings: dict[tuple[str, int], Finding] = {}
         began = time.monotonic()
         events = 0
+        asked = cases or self._cases
         counts = {
-            GenerationMode.POSITIVE: self._cases - self._cases // 2,
-            GenerationMode.NEGATIVE: self._cases // 2,
+            GenerationMode.POSITIVE: asked - asked // 2,
+            GenerationMode.NEGATIVE: asked // 2,
         }
 
         def ask(case: Any, mode: GenerationMode) -> None:
