@@ -33,7 +33,7 @@ READ_SECONDS = 20.0
 MOST_KEPT = 50
 SHOWN_CHARS = 400
 # How a request that breaks the description may be answered. Also where what it breaks was never looked at.
-REFUSALS = ("400", "401", "403", "404", "405", "409", "410", "413", "415", "422", "426", "429", "5xx")
+REFUSALS = ("400", "401", "403", "404", "405", "409", "410", "413", "414", "415", "422", "426", "429", "5xx")
 WORDS = ("a log", "How do I resume?", "\u2028 \U0001f30a \0", "<b>&amp;</b>", "data: x\n\nid: 1", "x" * 5000)
 CHATKIT = (
     "threads.create threads.list threads.get_by_id threads.add_user_message items.list threads.update"
@@ -134,15 +134,16 @@ class Fuzzer:
     def operations(self) -> list[Any]:
         return [found.ok() for found in self._schema.get_all_operations()]
 
-    def try_operation(self, operation: Any) -> Tried:
+    def try_operation(self, operation: Any, cases: int = 0) -> Tried:
         """Send half of the cases as described, half as not, and return what came."""
         statuses: Counter[int] = Counter()
         findings: dict[tuple[str, int], Finding] = {}
         began = time.monotonic()
         events = 0
+        asked = cases or self._cases
         counts = {
-            GenerationMode.POSITIVE: self._cases - self._cases // 2,
-            GenerationMode.NEGATIVE: self._cases // 2,
+            GenerationMode.POSITIVE: asked - asked // 2,
+            GenerationMode.NEGATIVE: asked // 2,
         }
 
         def ask(case: Any, mode: GenerationMode) -> None:
@@ -174,6 +175,8 @@ class Fuzzer:
     def _run(self, operation: Any, mode: GenerationMode, count: int, ask: Ask) -> bool:
         """Ask ``count`` times; return whether there is anything of that kind to ask."""
         asked = 0
+        if mode is GenerationMode.NEGATIVE and _takes_anything(operation):
+            return False
 
         def one(case: Any) -> None:
             nonlocal asked
@@ -206,6 +209,8 @@ class Fuzzer:
         """Name what is there in half of the requests, or all would be refused at the door."""
         if self._random.random() < 0.5:
             return
+        if case.method == "DELETE" or case.path.endswith("/cancel") or not self._known["thread_id"]:
+            self._make()  # or nothing would be left to be erased
         for name, known in self._known.items():
             if known and name in (case.path_parameters or {}):
                 case.path_parameters[name] = self._random.choice(known)
@@ -219,6 +224,19 @@ class Fuzzer:
                 query.pop(name, None)
             if isinstance(query.get("source"), str):
                 query["source"] = self._random.choice(["chat", *self._runnables])
+
+    def _make(self) -> None:
+        """Have a run and a thread that are there."""
+        for path, body in (("streams", {"prompt": "a log"}), ("threads", {"title": "a log"})):
+            answer = self._session.post(f"{self._url}/{path}", json=body, timeout=READ_SECONDS).json()
+            if path == "streams":
+                self._keep(answer["stream_id"])
+            else:
+                self._known["thread_id"].append(answer["id"])
+
+    def _keep(self, stream_id: str) -> None:
+        self._known["stream_id"].append(stream_id)
+        self._known["id"].append(f"resp_{stream_id.removeprefix('st_')}")
 
     def _ground_body(self, path: str, body: JSON) -> None:
         word = self._random.choice(WORDS)
@@ -244,9 +262,8 @@ class Fuzzer:
             body["type"] = self._random.choice(CHATKIT)
             body["params"] = {"input": said, "title": word, **named}
         elif path == "/":
-            body.update(
-                dict.fromkeys(("follows", "replaces", "resume"), ""), prompt=word, answerer="model:demo"
-            )
+            body |= {"follows": "", "replaces": "", "prompt": word, "answerer": "model:demo"}
+            body.pop("resume", None)
         elif path.startswith("/runnables"):
             messages = {"messages": [{"role": "user", "content": word}]}
             given = self._random.choice([word, {"topic": word}, messages])
@@ -258,8 +275,7 @@ class Fuzzer:
     def _learn(self, response: Any) -> None:
         stream_id = (response.headers.get("stream-id") or [""])[0]
         if stream_id.startswith("st_"):
-            self._known["stream_id"].append(stream_id)
-            self._known["id"].append(f"resp_{stream_id.removeprefix('st_')}")
+            self._keep(stream_id)
         if "/chatkit" in response.request.url and response.status_code == 200:
             self._known["item_id"] += re.findall(r'"id":"((?:msg|cthi|message)_[^"]+)"', response.text)
             self._known["chatkit_thread"] += re.findall(r'"thread":{"id":"([^"]+)"', response.text)
@@ -297,6 +313,13 @@ class Fuzzer:
                 found.append(("event violates schema", f"{error.message}: {event.data[:SHOWN_CHARS]!r}"))
                 break
         return count
+
+
+def _takes_anything(operation: Any) -> bool:
+    """Say whether nothing breaks its description: a form of texts that may all be left out."""
+    content = operation.definition.raw.get("requestBody", {}).get("content", {})
+    forms = [each["schema"] for media_type, each in content.items() if "form" in media_type]
+    return bool(forms) and not forms[0]["required"]
 
 
 def _without_streams(described: JSON) -> JSON:

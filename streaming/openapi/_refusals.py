@@ -18,6 +18,7 @@ NAMES = {
     409: "Conflict",
     410: "Gone",
     413: "TooLarge",
+    414: "AddressTooLong",
     415: "UnsupportedMediaType",
     422: "NotTheSame",
     426: "UpgradeRequired",
@@ -37,6 +38,7 @@ ABOUT = {
     409: "It cannot be done now, because of something that goes on.",
     410: "It was here, and cannot be read from there any more.",
     413: "The body, or a text in it, is too long.",
+    414: "The address is longer than 4 KiB; the server says so itself, before this service sees it.",
     415: "The body is not of the type that is read here.",
     422: "The key was used before for another body, or a check of the runnable refused.",
     426: "This address speaks WebSocket only.",
@@ -113,6 +115,8 @@ def _response(status: int, dialect: Dialect) -> JSON:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     if status == 405:
         headers["Allow"] = {"schema": {"type": "string"}}
+    if status == 414:
+        return {"description": about, "content": {"text/html": {"schema": {"type": "string"}}}}
     schema = {"$ref": f"#/components/schemas/{shape}"}
     return {
         "description": about,

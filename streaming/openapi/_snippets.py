@@ -58,7 +58,7 @@ def _asked(method: str, path: str, operation: JSON) -> _Asked:
     streams = EVENT_STREAM in answers and ("application/json" not in answers or _is_streamed(operation, body))
     if operation["operationId"] == "getStream":
         headers["Accept"] = EVENT_STREAM
-    if any("key" in each for each in operation["security"]):
+    if operation["security"] and {} not in operation["security"]:
         headers["Authorization"] = "Bearer YOUR_KEY"
     return _Asked(method, path, headers, body if media_type else None, "form" in media_type, streams)
 

@@ -95,7 +95,9 @@ def _operation(operation: Operation, schemas: Schemas, service: Service) -> JSON
 
 
 def _errors(operation: Operation) -> list[int]:
-    return sorted({*operation.errors, 405, *BY_ACCESS[operation.access]} - operation.answers.keys())
+    may_be_long = any(each.where != "header" for each in operation.parameters)
+    found = {*operation.errors, 405, *BY_ACCESS[operation.access], *([414] if may_be_long else [])}
+    return sorted(found - operation.answers.keys())
 
 
 def _security(operation: Operation, service: Service) -> list[JSON]:

@@ -36,7 +36,9 @@ def cursor_of(request: Request) -> Cursor:
     """Return where to continue: ``Last-Event-ID`` wins over ``?after=``. Raises `BadCursor`."""
     if len(request.args.getlist("after")) > 1:
         return Cursor.parse("repeated")
-    return Cursor.parse(request.headers.get("Last-Event-ID") or request.args.get("after", ""))
+    asked = Cursor.parse(request.args.get("after", ""))
+    last = request.headers.get("Last-Event-ID")
+    return Cursor.parse(last) if last else asked
 
 
 class Wishes(NamedTuple):

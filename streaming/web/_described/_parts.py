@@ -7,7 +7,7 @@ from streaming.web import _bodies, _responses
 
 TEXT: JSON = {"type": "string"}
 FLAG: JSON = {"enum": ["0", "1", "true", "false"], "default": "0"}
-CURSOR: JSON = {"type": "string", "pattern": f"^({CURSOR_PATTERN})$", "examples": ["1.42"]}
+CURSOR: JSON = {"type": "string", "pattern": f"^({CURSOR_PATTERN})?$", "examples": ["1.42"]}
 KEY: JSON = {"type": "string", "pattern": f"^{_bodies.KEY_PATTERN}$"}
 
 STREAM_ID = Parameter(
@@ -72,6 +72,12 @@ RUN_HEADERS = {
 LEAVING: JSON = {"enum": ["grace", "cancel", "continue"], "default": "grace"}
 ANY: JSON = {}
 OBJECT: JSON = {"type": "object"}
+
+
+def or_whole(name: str) -> JSON:
+    """Return the schema called ``name``, or what a format says that is one whole JSON value."""
+    whole = {"type": "object", "description": "With `format=openai_completion` or `langserve_output`."}
+    return {"anyOf": [{"$ref": f"#/components/schemas/{name}"}, whole]}
 
 
 def events(shape: object = None, example: str = "") -> Events:

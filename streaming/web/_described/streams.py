@@ -49,7 +49,7 @@ FOLLOWED = Answer(
     "The events after the cursor, or without an event stream asked for, a snapshot.",
     {
         "text/event-stream": parts.events(events.Event, parts.NATIVE_EXAMPLE),
-        "application/json": Snapshot,
+        "application/json": parts.or_whole("Snapshot"),
         "application/x-ndjson": parts.TEXT,
     },
     {"Stream-Id": "The run's id."},
@@ -74,7 +74,7 @@ OPERATIONS = (
             200: Answer(
                 "The key named a run that was there; or the stream itself, where one was asked for.",
                 {
-                    "application/json": Created,
+                    "application/json": parts.or_whole("CreatedStream"),
                     "text/event-stream": parts.events(events.Event, parts.NATIVE_EXAMPLE),
                     "application/x-ndjson": parts.TEXT,
                 },
