@@ -146,31 +146,45 @@ class Settings:
     """Streams of one key, user or visitor at the same time. For what is per principal: 0 is no limit,
     a key may have limits of its own, and the open mode has none."""
     creates_per_minute: int = 30
+    """Runs that one principal may start."""
     readers_per_stream: int = 20
+    """Who follow one stream, for the principal whose it is."""
     readers_per_principal: int = 100
+    """Streams that one principal follows at the same time, counted once for each reader."""
     polls_per_second: int = 10
     """In each worker."""
     tokens_per_day: int = 0
     """Of questions and answers, UTC. Once used up new runs are refused; those that run are finished."""
     bytes_per_day: int = 0
+    """Of answers, for each principal, UTC."""
     cost_per_day: float = 0.0
     """In the unit of the prices."""
     visitor_running: int = 2
     """Of one visitor of a public page, as all that begins so."""
     visitor_creates_per_minute: int = 6
+    """Runs that one visitor may start."""
     visitor_readers: int = 10
+    """Streams that one visitor follows at the same time."""
     visitor_tokens_per_day: int = 50_000
+    """Of questions and answers of one visitor, UTC."""
     visitor_max_output_tokens: int = 4000
+    """The most that a visitor may ask an answer to have."""
     visitor_max_images: int = 4
+    """In the messages of one request of a visitor."""
     visitors_creates_per_minute: int = 60
     """Of all visitors together, because who deletes a cookie is another one. 0: no limit."""
     visitors_tokens_per_day: int = 2_000_000
+    """Of all visitors together, UTC."""
     visitors_cost_per_day: float = 0.0
+    """Of all visitors together, in the unit of the prices."""
     total_creates_per_minute: int = 0
     """Of everybody together, on all workers and machines; 0: no limit."""
     total_tokens_per_day: int = 0
+    """Of everybody together, UTC."""
     total_bytes_per_day: int = 0
+    """Of all answers together, UTC."""
     total_cost_per_day: float = 0.0
+    """Of everybody together, in the unit of the prices."""
     prices: tuple[str, ...] = ()
     """What a million tokens cost, in and out: ``gpt-5-mini=0.25/2``. A catalogue has its own."""
     usage_retention_days: int = 400

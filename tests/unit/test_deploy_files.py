@@ -19,7 +19,6 @@ UNIT = (REPOSITORY / "deploy/sluice.service").read_text()
 # Of Python, the system and gunicorn.
 NOT_OURS = {"PATH", "HOME", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "GUNICORN_CMD_ARGS"}
 # Of access, which is being built.
-COMING = {"AUTH", "API_KEYS", "PROXY_HOPS"}
 
 
 def compose() -> dict[str, Any]:
@@ -33,7 +32,7 @@ def unit() -> list[tuple[str, str]]:
 
 
 def assert_are_settings(names: set[str]) -> None:
-    assert names - NOT_OURS - COMING - {setting.variable for setting in described()} == set()
+    assert names - NOT_OURS - {setting.variable for setting in described()} == set()
 
 
 # Docker

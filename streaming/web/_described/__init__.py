@@ -33,7 +33,7 @@ Every answer has `X-Request-Id`. A refusal is JSON: `error` holds `message`, `ty
 
 New fields, events and types of error may be added at any time: pass over what you do not know."""
 METHODS = ("POST", "GET", "PATCH", "DELETE")
-SESSION_COOKIE = "__Host-session"
+SESSION_COOKIE = "__Host-sluice"
 
 
 def operations() -> list[Operation]:
