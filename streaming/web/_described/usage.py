@@ -6,7 +6,7 @@ from streaming.accounts import Runs, Sum
 from streaming.openapi import Answer, Operation, Parameter
 
 
-class Usage(Struct, rename={"from_": "from"}):
+class UsageReport(Struct, rename={"from_": "from"}):
     from_: str
     to: str
     principal: str
@@ -46,7 +46,7 @@ OPERATIONS = (
                 {"type": "string", "maxLength": 200},
             ),
         ),
-        answers={200: Answer("The sums.", {"application/json": Usage})},
+        answers={200: Answer("The sums.", {"application/json": UsageReport})},
         errors=(400,),
         access="read",
     ),
