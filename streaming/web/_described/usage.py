@@ -2,47 +2,53 @@
 
 from msgspec import Struct
 
-from streaming.accounts import Sum
-from streaming.openapi import JSON, Answer, Operation, Parameter
-from streaming.web._described import _parts as parts
-
-DAY: JSON = {"type": "string", "format": "date", "examples": ["2026-11-21"]}
+from streaming.accounts import Runs, Sum
+from streaming.openapi import Answer, Operation, Parameter
 
 
-class UsageOfDays(Struct, rename={"from_": "from"}):
-    """Sums, each with the day, principal and model it is of, as far as was asked for."""
-
+class UsageReport(Struct, rename={"from_": "from"}):
     from_: str
     to: str
     principal: str
-    """Whose; `all` for everybody's."""
+    """Whose, or `all`."""
     data: list[Sum]
+    """A sum for each of what `by` names."""
     total: Sum | None
-    """Of all of it; null where nothing was used."""
+    """Absent where nothing was used."""
 
 
+_DAY = {"type": "string", "format": "date", "examples": ["2026-11-21"]}
 OPERATIONS = (
     Operation(
         "GET",
         "/usage",
-        "getUsage",
+        "showUsage",
         "Operation",
-        "What was used",
-        "One's own; with the scope `admin` also that of others. Days are of UTC.",
-        (
-            Parameter("from", "query", "The first day. Left out: 30 days.", DAY),
-            Parameter("to", "query", "The last day. Left out: today.", DAY),
+        "What was used on which day, of which model",
+        "One's own; with the scope `admin` anybody's. A run belongs to the day of UTC on which it ended.",
+        parameters=(
+            Parameter("from", "query", "The first day; 29 days before `to`, if not given.", _DAY),
+            Parameter("to", "query", "The last day; today, if not given.", _DAY),
             Parameter(
                 "by",
                 "query",
-                "What the sums are told apart by: some of day, principal, model, each once, with commas.",
-                {**parts.TEXT, "default": "day,model"},
+                "What to tell apart: some of `day`, `principal` and `model`, with commas between.",
+                {
+                    "type": "string",
+                    "pattern": "^(day|principal|model)(,(day|principal|model))*$",
+                    "default": "day,model",
+                },
             ),
-            Parameter("principal", "query", "Whose; `all` for everybody's.", parts.TEXT),
+            Parameter(
+                "principal",
+                "query",
+                "Whose: an id, or `all`. Others' need the scope `admin`.",
+                {"type": "string", "maxLength": 200},
+            ),
         ),
-        None,
-        {200: Answer("The sums.", {"application/json": UsageOfDays})},
-        (400, 404),
-        "read",
+        answers={200: Answer("The sums.", {"application/json": UsageReport})},
+        errors=(400,),
+        access="read",
     ),
 )
+NAMES = {Sum: "UsageSum", Runs: "UsageRuns"}
