@@ -280,16 +280,16 @@ class Streams:
             raise Overloaded("too many are reading here", code="readers", retry_after_seconds=5)
 
     @contextmanager
-    def seated(self, stream_id: str = "") -> Iterator[None]:
-        """Hold a connection of this worker, as a reader of a stream or without one.
+    def seated(self, reader: Reader | None = None) -> Iterator[None]:
+        """Hold a connection of this worker, for ``reader`` or for who reads no stream.
 
         Raises `Overloaded` and `RateLimited`; so do it before an answer has begun.
         """
         self.check_seats()
         self._seated += 1
         try:
-            if self._limiter and stream_id:
-                with self._limiter.reading(stream_id, self._producers.worker_id):
+            if self._limiter and reader:
+                with self._limiter.reading(reader.stream_id, self._producers.worker_id):
                     yield
             else:
                 yield
@@ -375,7 +375,7 @@ class Streams:
     def attending(self, reader: Reader, seated: bool = False) -> Iterator[None]:
         """Let ``reader`` follow, and count it as present meanwhile. Raises as ``seated``, unless it is."""
         if not seated:
-            with self.seated(reader.stream_id), self.attending(reader, seated=True):
+            with self.seated(reader), self.attending(reader, seated=True):
                 yield
             return
         stream_id = reader.stream_id
@@ -420,7 +420,7 @@ class Streams:
     def answer(self, stream_id: str, after: Cursor = START, wait_seconds: float = 0.0) -> Answer:
         """Return the same as the answer it is; its end is told whatever ``after`` is. Raises as `Reader`."""
         reader = self.reader(stream_id, after)
-        seat = self.seated(stream_id) if wait_seconds else nullcontext()
+        seat = self.seated(reader) if wait_seconds else nullcontext()
         with seat, self._opened(reader):
             self._note_poll(reader, wait_seconds)
             reader.tell_end_again()

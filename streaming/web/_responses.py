@@ -109,7 +109,7 @@ def event_stream(
     environ = request.environ
     held: list[Record] = []
     with ExitStack() as until_answered:
-        until_answered.enter_context(streams.seated(reader.stream_id))
+        until_answered.enter_context(streams.seated(reader))
         if waits_for_answer:
             until_answered.enter_context(_present(environ, streams, reader, settings))
             held = _await_answer(source, settings.heartbeat_seconds)
@@ -169,7 +169,7 @@ def whole_stream(
     and `Overloaded` if this worker stops.
     """
     whole = WholeStream([], {})
-    with streams.seated(reader.stream_id), _present(request.environ, streams, reader, settings):
+    with streams.seated(reader), _present(request.environ, streams, reader, settings):
         while not (reader.ended or reader.left):
             records = reader.next(settings.heartbeat_seconds)
             for record in records:

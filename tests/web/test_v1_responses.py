@@ -15,6 +15,7 @@ from tests.web.conftest import Compose, Service, nothing_made
 
 JSON = dict[str, Any]
 PATH = "/v1/responses"
+IMAGE = "https://example.com/cat.png"
 
 
 def ask(service: Service, body: JSON | None = None, **fields: Any) -> TestResponse:
@@ -147,7 +148,7 @@ def test_items_are_passed_on_as_they_were_sent(compose: Compose) -> None:
         {"role": "developer", "content": "Be brief."},
         {
             "role": "user",
-            "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "x"}],
+            "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": IMAGE}],
         },
         {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "id": "fc_1"},
         {"type": "function_call_output", "call_id": "c", "output": "nothing"},
