@@ -177,11 +177,11 @@ def test_a_stream_and_a_principal_have_no_more_readers_than_they_may(make: Make)
 
     with ExitStack() as readers, _principals.acting(Principal("key_a", "key")):
         for stream_id in (one, one):
-            readers.enter_context(service.streams.seated(stream_id))
+            readers.enter_context(service.streams.seated(service.streams.reader(stream_id)))
         refused(follow(one), 429, "rate_limited", code="readers")
         assert follow(two).status_code == 200
         assert follow(two).status_code == 200, "its place was not given back"
-        readers.enter_context(service.streams.seated(two))
+        readers.enter_context(service.streams.seated(service.streams.reader(two)))
         refused(follow(two), 429, "rate_limited", code="readers")
         assert complete(service).status_code == 429
     assert follow(two).status_code == 200
