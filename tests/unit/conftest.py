@@ -1,5 +1,6 @@
 """What the tests of single parts share: a log in memory and what produces into it."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from streaming.producer import Limits, Producers
 from tests.doubles import UnsteadyLog
 from tests.model_double import ModelDouble
 
+# The examples make their models when they are imported, by the environment: those need not take their time.
+os.environ.setdefault("DEMO_TOKENS_PER_SECOND", "0")
 LIMITS = Limits(
     streams=20, bytes=1_000_000, events=10_000, seconds=60.0, grace_seconds=60.0, lease_seconds=10.0
 )
