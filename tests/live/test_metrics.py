@@ -127,9 +127,8 @@ def test_what_a_killed_worker_counted_stays_and_what_it_was_doing_goes(tmp_path:
         assert total(last, "sluice_streams_started_total") == 12
         assert total(last, "sluice_streams_running") == 0
         directory = metrics_directory(workers_of(service)[0])
-        files = [path.name for path in directory.glob("*.cells")]
-        assert len(files) == 3, "two that live, and one for all the dead"
-        assert "gone.cells" in files
+        wait_until(lambda: len(list(directory.glob("*.cells"))) == 3, 10, "two live, one for all the dead")
+        assert (directory / "gone.cells").exists()
     finally:
         service.stop()
 
