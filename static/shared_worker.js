@@ -58,8 +58,10 @@ export class Feed {
   /** What the newest connection carries: for each run, the cursor it has come to. */
   #carried = new Map();
   #source = null;
-  /** Its successor, which has not answered yet. */
+  /** Its successor, which has not answered yet. It may be the only one that carries some run. */
   #next = null;
+  /** And that one is to be succeeded too, once it has answered. */
+  #isDueAgain = false;
   #timer = 0;
   #due = Infinity;
 
@@ -100,13 +102,16 @@ export class Feed {
 
   #reopen() {
     this.#due = Infinity;
-    this.#next?.close();
-    this.#next = null;
-    this.#carried = this.#places();
-    if (!this.#carried.size) {
+    const places = this.#places();
+    if (!places.size) {
       this.#close();
       return;
     }
+    if (this.#next) {
+      this.#isDueAgain = true;
+      return;
+    }
+    this.#carried = places;
     const query = new URLSearchParams({ metrics: "1" });
     for (const [stream, after] of this.#carried) query.append("follow", after ? `${stream}@${after}` : stream);
     const source = this.#open(`${this.#address}?${query}`);
@@ -115,7 +120,12 @@ export class Feed {
       this.#source?.close();
       this.#source = source;
       this.#next = null;
-      for (const follower of this.#followers) follower.tell({ open: true });
+      if (this.#isDueAgain) {
+        this.#isDueAgain = false;
+        this.#reopen();
+      } else {
+        for (const follower of this.#followers) follower.tell({ open: true });
+      }
     };
     source.onerror = () => this.#lose(source);
     for (const stream of this.#carried.keys()) {
@@ -165,6 +175,7 @@ export class Feed {
     this.#source?.close();
     this.#next?.close();
     this.#source = this.#next = null;
+    this.#isDueAgain = false;
     this.#carried = new Map();
   }
 }

@@ -127,6 +127,49 @@ def test_the_same_answer_in_two_tabs_is_told_to_each_from_its_own_place(
     assert len(state_of(third)["events"]) < len(state_of(first)["events"])
 
 
+FEED = """async () => {
+    const { Feed } = await import("/static/shared_worker.js");
+    const opened = [];
+    const feed = new Feed("/streams", (url) => {
+        const followed = new URL(url, location).searchParams.getAll("follow");
+        const source = { followed, closed: false, addEventListener() {}, close() { this.closed = true; } };
+        opened.push(source);
+        return source;
+    });
+    const join = (stream) => {
+        const follower = { stream, after: "0.0", seq: 0, told: [], tell(said) { this.told.push(said); } };
+        feed.join(follower);
+        return follower;
+    };
+    const later = () => new Promise((done) => setTimeout(done, 50));
+    const now = () => opened.map(({ followed, closed }) => [followed.length, closed]);
+    const seen = [];
+    const first = join("a");
+    await later();
+    const second = join("b");  // while the first connection has not answered
+    await later();
+    seen.push(now());
+    opened[0].onopen();
+    await later();
+    seen.push(now());
+    opened[1].onopen();
+    seen.push(now(), [first.told.at(-1), second.told.at(-1)]);
+    return seen;
+}"""
+
+
+def test_a_run_whose_connection_has_not_answered_keeps_it_until_the_next_one_is_there(
+    context: BrowserContext, middlebox: Middlebox
+) -> None:
+    """It may be the run's only reader: without one, a run that ends with its readers would be cancelled."""
+    assert open_tab(context, middlebox).evaluate(FEED) == [
+        [[1, False]],
+        [[1, False], [2, False]],
+        [[1, True], [2, False]],
+        [{"open": True}, {"open": True}],
+    ]
+
+
 def test_a_tab_that_is_closed_takes_its_run_out_of_the_feed(
     context: BrowserContext, service: Service, middlebox: Middlebox, upstream: Upstream
 ) -> None:
