@@ -75,11 +75,11 @@ def test_a_network_that_is_cut_costs_no_character(
     tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
     alone(tab)
-    script = slow(tokens=60, pace_ms=250)
+    script = slow(tokens=12, pace_ms=2000)
     ask(tab, service, prompt_for(token, **script))
     before = wait_for_text(tab, 10)
 
-    # It lets the open stream be: this is told by asking, before the next token comes.
+    # It lets the open stream be: this is told by asking, until the next token comes.
     tab.context.set_offline(True)
     expect(words(tab)).to_have_text(LOST)
     tab.context.set_offline(False)
