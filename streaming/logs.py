@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -66,7 +67,7 @@ def redacted(text: str) -> str:
 _plain = re.compile(r"[^\s=\"'\\]+").fullmatch
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(logging.Formatter, ABC):
     """What both formats have in common. It raises for no record."""
 
     def __init__(self, full: bool = False) -> None:
@@ -82,8 +83,9 @@ class _Formatter(logging.Formatter):
         }
         return redacted(self.line(record, _cut(_message(record), LONGEST_MESSAGE), said, self._error(record)))
 
+    @abstractmethod
     def line(self, record: logging.LogRecord, message: str, said: dict[str, Any], error: str) -> str:
-        raise NotImplementedError
+        """Return what is written of a record: its message, its fields and its exception, all bounded."""
 
     def _error(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
