@@ -20,7 +20,7 @@ from streaming.events import START
 from streaming.histories import Room, fresh, with_history
 from streaming.runnables import Registered
 from streaming.sources import Prompt
-from streaming.threads import Item, Thread, ThreadStore
+from streaming.threads import Item, Thread, Threads, ThreadStore
 from streaming.threads._owned import OwnedThreads
 from streaming.turns import MAX_TURNS, Question, Shown, Tree, Turn, item_of, turn_of
 
@@ -35,7 +35,7 @@ ATTEMPTS = 3
 class Conversations:
     def __init__(
         self,
-        store: ThreadStore,
+        store: Threads,
         log: EventLog,
         room: Room,
         registered: Mapping[str, Registered],
@@ -45,10 +45,6 @@ class Conversations:
         self._log = log
         self._room = room
         self._registered = registered
-
-    def of(self, owner: str) -> "Conversations":
-        """Return one principal's conversations. To sweep is for the whole, not for these."""
-        return Conversations(OwnedThreads(self.store, owner), self._log, self._room, self._registered)
 
     # Threads
 
@@ -146,29 +142,7 @@ class Conversations:
         except NotFound:
             pass
 
-    # Keeping
-
-    def settle_ended(self) -> None:
-        """Put the answers of all runs that have ended into their turns."""
-        left = 0
-        while items := self.store.unsettled(skip=left):
-            left += len(items) - sum(map(self._try_to_settle, items))
-
-    def expire(self, updated_before: float) -> None:
-        """Delete threads without a turn since then (seconds since 1970)."""
-        while self.store.expire(updated_before):
-            gevent.sleep(0.01)
-
     # Inside
-
-    def _try_to_settle(self, item: Item) -> bool:
-        try:
-            return self._settle(item)
-        except StreamingError:
-            raise
-        except Exception:  # one turn that cannot be read must not keep the others from being kept
-            logger.exception("an answer was not kept", extra={"stream_id": item.id})
-            return False
 
     def _settle(self, item: Item) -> bool:
         """Keep the answer if its run has ended; say whether it had."""
@@ -280,6 +254,47 @@ class Conversations:
     def _backwards(self, thread_id: str, path: list[str]) -> Iterator[Turn]:
         for turn_id in reversed(path):
             yield turn_of(self.store.item(thread_id, turn_id))
+
+
+class AllConversations(Conversations):
+    """Everybody's: what is swept, and given to each."""
+
+    def __init__(
+        self,
+        store: ThreadStore,
+        log: EventLog,
+        room: Room,
+        registered: Mapping[str, Registered],
+    ) -> None:
+        super().__init__(store, log, room, registered)
+        self._all = store
+
+    def of(self, owner: str) -> Conversations:
+        """Return one principal's conversations."""
+        return Conversations(OwnedThreads(self._all, owner), self._log, self._room, self._registered)
+
+    def settle_ended(self) -> None:
+        """Put the answers of all runs that have ended into their turns."""
+        left = 0
+        while items := self._all.unsettled(skip=left):
+            left += len(items) - sum(map(self._try_to_settle, items))
+
+    def expire(self, updated_before: float) -> None:
+        """Delete threads without a turn since then (seconds since 1970)."""
+        while self._all.expire(updated_before):
+            gevent.sleep(0.01)
+
+    def close(self) -> None:
+        self._all.close()
+
+    def _try_to_settle(self, item: Item) -> bool:
+        try:
+            return self._settle(item)
+        except StreamingError:
+            raise
+        except Exception:  # one turn that cannot be read must not keep the others from being kept
+            logger.exception("an answer was not kept", extra={"stream_id": item.id})
+            return False
 
 
 def hashed(key: str | None) -> str:

@@ -14,7 +14,7 @@ from streaming import traces
 from streaming.answers import Answer, Gathering, snapshot_of
 from streaming.answers import Snapshot as Snapshot
 from streaming.audience import Audience
-from streaming.conversations import Conversations
+from streaming.conversations import AllConversations, Conversations
 from streaming.doctor.stores import Store
 from streaming.errors import (
     InvalidRequest,
@@ -145,7 +145,7 @@ class Streams:
         self.registered = registered
         """The runnables, by the name of their source."""
         room = Room(settings.max_prompt_chars, settings.max_body_bytes, settings.max_messages)
-        self._conversations = Conversations(threads or MemoryThreads(), log, room, registered)
+        self._conversations = AllConversations(threads or MemoryThreads(), log, room, registered)
         self._readiness = Readiness(self._producers.check_store)
         self._expiring = gevent.spawn(self._expire_old)
 
@@ -500,7 +500,7 @@ class Streams:
         self._observer.close()
         if self._limiter:
             self._limiter.close()
-        self._conversations.store.close()
+        self._conversations.close()
         self._log.close()
 
     @contextmanager

@@ -26,7 +26,7 @@ from streaming.conversations import Conversations
 from streaming.errors import Interrupted, InvalidRequest, NotFound, StreamExpired, StreamLost
 from streaming.events import Done, Error, Event
 from streaming.streams import Streams
-from streaming.threads import Item, Thread, ThreadStore
+from streaming.threads import Item, Thread, Threads
 from streaming.turns import KIND as TURN
 from streaming.turns import Turn, item_of
 
@@ -61,7 +61,7 @@ class ThreadsAndItems(Store[Visit]):
         return self._streams.threads
 
     @property
-    def _threads(self) -> ThreadStore:
+    def _threads(self) -> Threads:
         return self._conversations.store
 
     # Ids are all that protects a thread: the library's own have 32 bits.

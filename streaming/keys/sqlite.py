@@ -5,30 +5,26 @@ was damaged, and replaced, takes its keys with it: then nobody is let in, and ke
 have to be made anew.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import apsw
 
 from streaming.errors import StoreFull, StoreUnavailable
+from streaming.eventlogs._beside import Beside
 from streaming.eventlogs.sqlite import SQLiteLog
 from streaming.keys import Key, KeyStore, decode, encode
 
 T = TypeVar("T")
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS api_keys (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID"
-BUSY_SECONDS = 5.0
 
 
 class SQLiteKeys:
     """See `KeyStore`. Belongs to the process that made it."""
 
     def __init__(self, log: SQLiteLog) -> None:
-        self._path = log.path
-        self._synchronous = log.synchronous
-        self._db: apsw.Connection | None = None
-        self._inode = 0
+        self._beside = Beside(log.path, log.synchronous, _prepare)
 
     def find(self, key_id: str) -> Key | None:
         sql = "SELECT body FROM api_keys WHERE id = ?"
@@ -56,38 +52,20 @@ class SQLiteKeys:
         return self._apply(write)
 
     def close(self) -> None:
-        if self._db is not None:
-            self._db.close(True)
-            self._db = None
+        self._beside.close()
 
     def _apply(self, work: Callable[[apsw.Connection], T]) -> T:
         try:
-            return work(self._opened())
+            return work(self._beside.opened())
         except apsw.FullError:
             raise StoreFull("the disk of the event log is full", retry_after_seconds=60) from None
         except (apsw.Error, apsw.ConnectionClosedError, OSError) as error:
             raise StoreUnavailable(f"keys cannot be read or written: {type(error).__name__}") from None
 
-    def _opened(self) -> apsw.Connection:
-        inode = os.stat(self._path).st_ino  # another process may have replaced a damaged file
-        if self._db is None or inode != self._inode:
-            self.close()
-            self._db = self._open()
-            self._inode = inode
-        return self._db
 
-    def _open(self) -> apsw.Connection:
-        db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)  # made by the log only
-        try:
-            db.set_busy_timeout(int(BUSY_SECONDS * 1000))
-            db.pragma("synchronous", self._synchronous)
-            db.pragma("wal_autocheckpoint", 0)  # the log sees to it
-            if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'api_keys'").get:
-                db.execute(SCHEMA)
-        except BaseException:
-            db.close(True)
-            raise
-        return db
+def _prepare(db: apsw.Connection) -> None:
+    if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'api_keys'").get:
+        db.execute(SCHEMA)
 
 
 def create(log: SQLiteLog) -> KeyStore:

@@ -56,8 +56,8 @@ class Outline(Struct, frozen=True):
     settled: bool
 
 
-class ThreadStore(Protocol):
-    """Methods block the calling greenlet only.
+class Threads(Protocol):
+    """What is done with threads by their ids. Methods block the calling greenlet only.
 
     Any may raise `StoreUnavailable`, and one that writes `StoreFull`.
     """
@@ -119,6 +119,10 @@ class ThreadStore(Protocol):
     def remove(self, thread_id: str, item_id: str) -> None:
         """Forget one item, if it is there."""
         ...
+
+
+class ThreadStore(Threads, Protocol):
+    """All the threads there are, and what is done with the whole of them."""
 
     def unsettled(self, limit: int = 100, skip: int = 0) -> list[Item]:
         """Return items of all threads that are not settled, the oldest first, after ``skip`` of them."""

@@ -7,16 +7,16 @@ not there, whatever is done with its id, and takes no longer to be not there.
 from msgspec.structs import replace
 
 from streaming.errors import NotFound
-from streaming.threads import Item, Outline, Thread, ThreadStore
+from streaming.threads import Item, Outline, Thread, Threads
 
 MARK = "~"
 """In no id that a client may give a thread."""
 
 
 class OwnedThreads:
-    """See `ThreadStore`. Of ``unsettled`` and ``expire``, which are not of one owner, it has none."""
+    """See `Threads`."""
 
-    def __init__(self, store: ThreadStore, owner: str) -> None:
+    def __init__(self, store: Threads, owner: str) -> None:
         """``owner`` is "" in the open mode, where ids are kept as they are."""
         self._store = store
         self._before = f"{owner}{MARK}" if owner else ""
@@ -58,15 +58,6 @@ class OwnedThreads:
 
     def remove(self, thread_id: str, item_id: str) -> None:
         self._store.remove(self._kept(thread_id), item_id)
-
-    def unsettled(self, limit: int = 100, skip: int = 0) -> list[Item]:
-        raise NotImplementedError("the whole store is swept, not one owner's threads")
-
-    def expire(self, updated_before: float) -> int:
-        raise NotImplementedError("the whole store is swept, not one owner's threads")
-
-    def close(self) -> None:
-        """Does nothing: the store is for others too."""
 
     def _kept(self, thread_id: str) -> str:
         if MARK in thread_id:

@@ -1,6 +1,5 @@
 """The connection that threads have to the log's SQLite file, and the tables that they add to it."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -8,6 +7,7 @@ from typing import TypeVar
 import apsw
 
 from streaming.errors import SettingsError
+from streaming.eventlogs._beside import Beside
 
 T = TypeVar("T")
 
@@ -40,20 +40,17 @@ CREATE TABLE IF NOT EXISTS thread_items (
 CREATE INDEX IF NOT EXISTS thread_items_in_order ON thread_items (thread);
 CREATE INDEX IF NOT EXISTS thread_items_unsettled ON thread_items (created) WHERE settled = 0;
 """
-BUSY_SECONDS = 5.0
 
 
 class Connection:
-    """Opened where it is first used, and again when the file was replaced. All of it in one thread."""
+    """All of it in one thread."""
 
     def __init__(self, path: Path, synchronous: str) -> None:
         self._path = path
-        self._synchronous = synchronous
-        self._db: apsw.Connection | None = None
-        self._inode = 0
+        self._beside = Beside(path, synchronous, self._prepare)
 
     def read(self, work: Callable[[apsw.Connection], T]) -> T:
-        db = self._opened()
+        db = self._beside.opened()
         db.execute("BEGIN")
         try:
             return work(db)
@@ -61,7 +58,7 @@ class Connection:
             db.execute("ROLLBACK")
 
     def write(self, work: Callable[[apsw.Connection], T]) -> T:
-        db = self._opened()
+        db = self._beside.opened()
         db.execute("BEGIN IMMEDIATE")
         try:
             done = work(db)
@@ -73,37 +70,18 @@ class Connection:
         return done
 
     def close(self) -> None:
-        if self._db is not None:
-            self._db.close(True)
-            self._db = None
+        self._beside.close()
 
-    def _opened(self) -> apsw.Connection:
-        inode = os.stat(self._path).st_ino
-        if self._db is None or inode != self._inode:
-            self.close()
-            self._db = self._open()
-            self._inode = inode
-        return self._db
-
-    def _open(self) -> apsw.Connection:
-        db = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)  # made by the log only
-        try:
-            db.set_busy_timeout(int(BUSY_SECONDS * 1000))
-            db.pragma("synchronous", self._synchronous)
-            db.pragma("wal_autocheckpoint", 0)  # the log sees to it
-            if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'thread_store'").get:
-                db.execute("BEGIN IMMEDIATE")
-                db.execute(SCHEMA)
-                if not db.execute("SELECT 1 FROM thread_store").get:
-                    db.execute("INSERT INTO thread_store VALUES (?)", (SCHEMA_VERSION,))
-                db.execute("COMMIT")
-            schema = db.execute("SELECT schema FROM thread_store").get
-            if schema != SCHEMA_VERSION:
-                raise SettingsError(
-                    f"EVENTLOG_URL: the threads in {self._path} are of another version of this service"
-                    f" (schema {schema}, this one has {SCHEMA_VERSION}); name another file"
-                )
-        except BaseException:
-            db.close(True)
-            raise
-        return db
+    def _prepare(self, db: apsw.Connection) -> None:
+        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'thread_store'").get:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(SCHEMA)
+            if not db.execute("SELECT 1 FROM thread_store").get:
+                db.execute("INSERT INTO thread_store VALUES (?)", (SCHEMA_VERSION,))
+            db.execute("COMMIT")
+        schema = db.execute("SELECT schema FROM thread_store").get
+        if schema != SCHEMA_VERSION:
+            raise SettingsError(
+                f"EVENTLOG_URL: the threads in {self._path} are of another version of this service"
+                f" (schema {schema}, this one has {SCHEMA_VERSION}); name another file"
+            )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streaming.conversations import Conversations
+from streaming.conversations import AllConversations
 from streaming.errors import InvalidRequest, NotFound
 from streaming.eventlogs.memory import MemoryLog
 from streaming.settings import Settings
@@ -148,7 +148,7 @@ def test_owned_threads_are_listed_by_the_names_they_were_given() -> None:
 
 def test_conversations_of_another_are_not_there() -> None:
     log = MemoryLog()
-    whole = Conversations(MemoryThreads(), log, None, {})  # type: ignore[arg-type]
+    whole = AllConversations(MemoryThreads(), log, None, {})  # type: ignore[arg-type]
     whole.of(ANA).open("t1", ANA, "mine")
     with pytest.raises((NotFound, InvalidRequest)):
         whole.of(BEN).get("t1")
