@@ -310,7 +310,8 @@ def test_three_hundred_at_once_all_hear_their_own_answer_and_leave_nothing(
     assert told == [text(tokens=10 + i % 7) for i in range(300)]
     # Connections to the upstream are kept for a while; those of the sockets are not.
     wait_until(lambda: established(service) == 0, 10, "no connection is left")
-    assert descriptors(service) <= before + 320
+    # A connection may be closed on the wire a moment before its descriptor is.
+    wait_until(lambda: descriptors(service) <= before + 320, 10, "no descriptor is left")
 
 
 def established(service: Service) -> int:
