@@ -2,14 +2,20 @@
 
 const NEAR_END_PIXELS = 64;
 
+const ROUNDING_PIXELS = 2;
+
 let atEnd = true;
 let lastY = 0;
+let lastHeight = 0;
 let button = null;
 
 /** Scroll to the end, and stay there. */
 export function goToEnd() {
+  const page = document.documentElement;
   atEnd = true;
-  scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+  scrollTo({ top: page.scrollHeight, behavior: "instant" });
+  lastY = scrollY;
+  lastHeight = page.scrollHeight;
 }
 
 /**
@@ -30,11 +36,14 @@ export function followEnd(growing, toEnd) {
 }
 
 function look() {
-  const page = document.documentElement;
-  const left = page.scrollHeight - innerHeight - scrollY;
-  // Only who goes up leaves the end: it also gets away from a reader, by growing before this is called.
-  if (left <= NEAR_END_PIXELS) atEnd = true;
-  else if (scrollY < lastY) atEnd = false;
+  const height = document.documentElement.scrollHeight;
+  const left = height - innerHeight - scrollY;
+  // Only who goes up leaves the end, and be it by a pixel: a wheel's first frames are small, and who is
+  // taken back by the next token never gets away. The end also gets away from a reader, by growing
+  // before this is called; so who went down is judged by the end that they saw.
+  if (scrollY < lastY) atEnd = left <= ROUNDING_PIXELS;
+  else if (scrollY > lastY && lastHeight - innerHeight - scrollY <= NEAR_END_PIXELS) atEnd = true;
   lastY = scrollY;
+  lastHeight = height;
   button.hidden = atEnd || left < innerHeight / 2;
 }

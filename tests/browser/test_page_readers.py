@@ -244,6 +244,26 @@ def test_a_reader_who_scrolled_up_is_left_there_and_can_go_to_the_end(
     assert tab.evaluate(left) <= 64
 
 
+def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
+    tab: Page, service: Service, token: str
+) -> None:
+    lines = "".join(f"line {i}\n\n" for i in range(60))
+    ask(tab, service, prompt_for(token, text=lines))
+    expect_state(tab, "done")
+    grow = """async () => {
+      const block = document.createElement("p");
+      block.style.height = "5px";
+      document.querySelector(".turn:last-of-type").append(block);
+      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+    }"""
+    before = tab.evaluate("scrollY")
+    for _ in range(10):
+        tab.evaluate("scrollBy(0, -10)")
+        tab.evaluate(grow)
+
+    assert tab.evaluate("scrollY") == before - 100
+
+
 def test_the_end_is_followed_although_the_page_grows_while_it_scrolls(
     tab: Page, service: Service, token: str
 ) -> None:
