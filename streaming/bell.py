@@ -26,6 +26,11 @@ class Bell:
         self._armed_for = math.inf
         self._due = math.inf
 
+    @property
+    def awaited(self) -> bool:
+        """Somebody waits, whom nobody has woken yet."""
+        return self._waiter is not None
+
     def ring(self) -> None:
         """Wake who waits, or the next one who would. Never blocks."""
         self.rung = True

@@ -20,6 +20,10 @@ class ClientSocket(gevent.socket.socket):  # type: ignore[misc]
     A read that finds bytes at once costs one system call and no timer.
     """
 
+    chunked: bool | None = None
+    """How the response that is being written is framed; ``None`` where only the server knows."""
+    _unsent = b""
+
     deadline = math.inf
     """In ``time.monotonic()``'s seconds."""
     _bytes_per_second = math.inf
@@ -55,6 +59,26 @@ class ClientSocket(gevent.socket.socket):  # type: ignore[misc]
             else:
                 self.deadline += len(data) / self._bytes_per_second
                 return data
+
+    def send_now(self, data: bytes) -> bool:
+        """Send a part of the response's body, framed; keep what the client does not take, for ``flush``.
+
+        Returns whether all was sent; if not, nothing else may be sent until ``flush``. Never blocks.
+        Raises ``OSError``.
+        """
+        framed = b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data
+        try:
+            sent = self._sock.send(framed)
+        except BlockingIOError:
+            sent = 0
+        self._unsent = framed[sent:]
+        return not self._unsent
+
+    def flush(self) -> None:
+        """Send what ``send_now`` kept. Blocks, as ``sendall`` does. Raises ``OSError``."""
+        if self._unsent:
+            unsent, self._unsent = self._unsent, b""
+            self._send_slowly(memoryview(unsent), 0)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         try:

@@ -52,6 +52,8 @@ class LeanGeventWorker(GeventWorker):  # type: ignore[misc]
             super().handle_request(listener_name, req, sock, addr)
             return
         sock.expect_nothing()
+        # As gunicorn frames a body of which nobody said the length.
+        sock.chunked = req.version > (1, 0) if self.cfg.protocol == "http" else None
         req.body.reader = _TimedReader(req, sock, self.patience)
         super().handle_request(listener_name, req, sock, addr)
         if not _skip_rest(req, sock):

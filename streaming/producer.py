@@ -37,18 +37,20 @@ from streaming.errors import (
     StreamingError,
     StreamLost,
 )
-from streaming.eventlogs import Claim, EventLog, State
+from streaming.eventlogs import Claim, EventLog, Settled, State
 from streaming.events import (
     Done,
     Error,
     Event,
     MetricsTick,
     Start,
+    Token,
     decode,
     encode,
 )
 from streaming.observers import Nobody, Observer, RunEnd, RunFacts
-from streaming.sources import Prompt, Source
+from streaming.pouring import Pouring
+from streaming.sources import Flow, Prompt, Source
 from streaming.spending import spent_by
 from streaming.tally import Tally
 from streaming.upstreams import Price
@@ -101,6 +103,8 @@ class Run:
     """Its end could not be written, because somebody else has written one."""
     tick: MetricsTick | None = None
     """To be written with the next batch."""
+    pours: bool = True
+    """The store can take tokens from the event loop."""
     unattended_since: float = math.inf
     had_reader: bool = False
 
@@ -260,8 +264,12 @@ class Producers:
         try:
             with scope.entered(run.scope), closing(source.events(prompt)) as batches:
                 for batch in batches:
-                    if last is None:
+                    if last is not None:
+                        continue
+                    if not isinstance(batch, Flow):
                         last = self._write(run, batch)
+                    elif run.pours and run.tick is None:
+                        self._pour(run, batch)
             if last is None:
                 raise Interrupted("the source ended without saying so", code="source")
         except Fenced:
@@ -323,6 +331,37 @@ class Producers:
             self._end(run, last)
             return last
         return None
+
+    def _pour(self, run: Run, flow: Flow) -> None:
+        """Let the loop append what ``flow`` gives, until it gives something else than a plain token."""
+        log, limits = self._log, self._limits
+
+        def append(payload: bytes, settled: Settled) -> bool:
+            full = run.seq >= limits.events or run.bytes + len(payload) > limits.bytes
+            if full or run.tick is not None:
+                return False
+            run.seq += 1
+            run.bytes += len(payload)
+            run.pours = log.append_soon(run.claim, run.seq, (payload,), settled)
+            if run.pours:
+                return True
+            run.seq -= 1
+            run.bytes -= len(payload)
+            return False
+
+        def written(tokens: Sequence[Token], size_bytes: int, seconds: float, cancelled: bool) -> None:
+            run.tick = run.tally.add(tokens) or run.tick
+            self._observer.event(run.facts, 1, size_bytes, seconds)
+            if cancelled:
+                run.scope.stop(None)
+
+        pouring = Pouring(flow, append, written)
+        try:
+            pouring.pour()
+        finally:
+            run.seq -= pouring.unwritten
+        if pouring.error is not None:
+            raise pouring.error
 
     def _check_size(self, run: Run, payloads: Sequence[bytes]) -> int:
         size_bytes = sum(map(len, payloads))

@@ -35,8 +35,11 @@ class Reader:
         self.left = False
         self.on_wake: Callable[[], None] = _nobody
         """Called whenever there may be something new, for who waits on several readers. Must not block."""
+        self.straight: Callable[[Sequence[Record]], None] | None = None
+        """Given records by the event loop itself while ``next`` waits for them. Must not block, nor raise."""
         self._log = log
         self._probe = probe
+        self._nudged = False
         self._woken_at = 0.0
         """When, if this wake-up is the sample."""
         self._bell = Bell()
@@ -61,7 +64,8 @@ class Reader:
         """
         deadline = time.monotonic() + timeout
         while not (self.ended or self.left):
-            if not self._bell.wait(deadline - time.monotonic()):
+            if self._nudged or not self._bell.wait(deadline - time.monotonic()):
+                self._nudged = False
                 self._bell.rung = True  # the next call looks for itself, whatever woke nobody
                 break
             self._bell.rung = False
@@ -90,12 +94,28 @@ class Reader:
         self.left = True
         self._woken()
 
+    def nudge(self) -> None:
+        """Make ``next`` return soon, with nothing if there is nothing. Never blocks."""
+        self._nudged = True
+        self._bell.ring()
+
     def _woken(self) -> None:
         if self._probe is not None and self._probe.lag_due:
             self._probe.lag_due = False
             self._woken_at = time.monotonic()
+        elif self.straight is not None and self._bell.awaited and not self.left and self._go_straight():
+            return
         self._bell.ring()
         self.on_wake()
+
+    def _go_straight(self) -> bool:
+        """Give what is at hand to ``straight``, unless it is the stream's end; say whether that was done."""
+        page = self._log.newest(self.stream_id, self.cursor.seq)
+        if self.straight is None or page is None or page.closed or page.more:
+            return False
+        self.cursor = page.records[-1].cursor
+        self.straight(page.records)
+        return True
 
     def _tell_lag(self) -> None:
         woken_at, self._woken_at = self._woken_at, 0.0

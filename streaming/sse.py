@@ -57,6 +57,11 @@ class Decoder:
         self._first = True
         self._skip_lf = False
 
+    @property
+    def at_rest(self) -> bool:
+        """The last block ended with an event: the next begins one."""
+        return not (self._tail or self._data or self._skip_lf or self.too_long)
+
     def feed(self, block: bytes) -> list[bytes]:
         """Return the events that ``block`` completes."""
         if self.too_long:

@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
 from streaming.doctor.stores import Store
-from streaming.errors import RateLimited
+from streaming.errors import RateLimited, StreamingError
 from streaming.eventlogs._ids import NO_STREAM as NO_STREAM
 from streaming.eventlogs._ids import new_stream_id as new_stream_id
 from streaming.events import Record
 
 State = Literal["queued", "running", "completed", "cancelled", "failed", "interrupted"]
 TERMINAL: frozenset[State] = frozenset({"completed", "cancelled", "failed", "interrupted"})
+Settled = Callable[["bool | StreamingError"], None]
 PAGE_RECORDS = 256
 PAGE_BYTES = 64 * 1024
 RUNNING_RETRY_SECONDS = 5.0
@@ -167,10 +168,23 @@ class EventLog(Protocol):
         """
         ...
 
+    def append_soon(self, claim: Claim, seq: int, payloads: Sequence[bytes], settled: Settled) -> bool:
+        """Do as `append`, without waiting: the event loop itself may call it. Never blocks.
+
+        ``settled`` is called in the loop with what `append` would have returned or raised, in the
+        order of the appends; where one failed, those after it fail. An `append` may only follow once
+        all have settled. Returns False, and does nothing, where this store has to wait.
+        """
+        ...
+
     def head(self, stream_id: str) -> Head: ...
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
         """Return records after event number ``after``, at most a page. Never blocks."""
+        ...
+
+    def newest(self, stream_id: str, after: int) -> Page | None:
+        """Return what `read` would, if it is at hand: costs nearly nothing. Never blocks, never raises."""
         ...
 
     def watch(self, stream_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:

@@ -15,6 +15,7 @@ import gevent
 from gevent.hub import Waiter
 
 from streaming.errors import StoreUnavailable, StreamingError
+from streaming.eventlogs import Settled
 from streaming.eventlogs._sqlite_file import StoreFile
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,26 @@ LONGEST_WAL_PAGES = 8000
 Write = Callable[[apsw.Connection], Any]
 
 
+class _Teller:
+    """A `Waiter` of which nobody has to wait."""
+
+    __slots__ = ("switch",)
+
+    def __init__(self, settled: Settled) -> None:
+        self.switch: Callable[[Any], None] = settled
+
+    def throw(self, error: Exception) -> None:
+        if not isinstance(error, StreamingError):
+            error = StoreUnavailable("a write to the event log broke")
+        self.switch(error)
+
+
 class _Entry(NamedTuple):
     """A write that waits for its commit, what is to be told then, and who waits for it."""
 
     write: Write
     then: Callable[[], None] | None
-    waiter: "Waiter[Any]"
+    waiter: "Waiter[Any] | _Teller"
 
 
 class GroupCommit:
@@ -71,6 +86,17 @@ class GroupCommit:
         self._ask_for_flush()
         return waiter.get()
 
+    def soon(self, write: Write, then: Callable[[], None], settled: Settled) -> bool:
+        """Do as ``run``, and call ``settled`` with what it would have returned or raised. Never blocks.
+
+        Returns False, and does nothing, when this log was closed.
+        """
+        if self._closed:
+            return False
+        self._queue.append(_Entry(write, then, _Teller(settled)))
+        self._ask_for_flush()
+        return True
+
     def close(self) -> None:
         """Commit what is queued; refuse what comes after."""
         if not self._closed:
@@ -102,8 +128,12 @@ class GroupCommit:
             raise
         except Exception as error:
             if len(queue) > 1:  # find out which of them it was
-                for entry in queue:
-                    self._settle([entry])
+                for place, entry in enumerate(queue):
+                    try:
+                        self._settle([entry])
+                    except apsw.BusyError:
+                        self._try_again(queue[place:])
+                        return
                 return
             if not isinstance(error, StreamingError):
                 logger.exception("a write to the event log broke")

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from streaming.doctor.stores import Store
-from streaming.errors import Fenced, IdempotencyMismatch, NotFound, StreamExpired, StreamLost
+from streaming.errors import (
+    Fenced,
+    IdempotencyMismatch,
+    NotFound,
+    StreamExpired,
+    StreamingError,
+    StreamLost,
+)
 from streaming.eventlogs import (
     PAGE_BYTES,
     PAGE_RECORDS,
@@ -17,6 +24,7 @@ from streaming.eventlogs import (
     Head,
     NewStream,
     Page,
+    Settled,
     Spent,
     State,
     _ids,
@@ -97,6 +105,15 @@ class MemoryLog:
         self._wake(claim.stream_id)
         return stream.cancel_requested
 
+    def append_soon(self, claim: Claim, seq: int, payloads: Sequence[bytes], settled: Settled) -> bool:
+        try:
+            asked_to_cancel = self.append(claim, seq, payloads)
+        except StreamingError as refused:
+            settled(refused)
+        else:
+            settled(asked_to_cancel)
+        return True
+
     def head(self, stream_id: str) -> Head:
         stream = self._stream(stream_id)
         return Head(
@@ -121,6 +138,10 @@ class MemoryLog:
         reached = records[-1].seq if records else after
         more = reached < len(stream.records)
         return Page(records, stream.state in TERMINAL and not more, more)
+
+    def newest(self, stream_id: str, after: int) -> Page | None:
+        stream = self._streams.get(stream_id)
+        return self.read(stream_id, after) if stream and len(stream.records) > after else None
 
     @contextmanager
     def watch(self, stream_id: str, wake: Callable[[], None]) -> Iterator[None]:

@@ -41,6 +41,7 @@ from streaming.eventlogs import (
     Head,
     NewStream,
     Page,
+    Settled,
     Spent,
     State,
     _host,
@@ -169,6 +170,9 @@ class RedisLog:
             self._keeping.add(stream_id, kept, batch)
         return bool(answer)
 
+    def append_soon(self, claim: Claim, seq: int, payloads: Sequence[bytes], settled: Settled) -> bool:
+        return False  # what follows a lost answer waits in turn
+
     def request_cancel(self, stream_id: str) -> None:
         self._pipe.ask(scripts.REQUEST_CANCEL.command((meta_key(stream_id),), stream_id))
 
@@ -252,6 +256,9 @@ class RedisLog:
             records.append(record)
         reached = records[-1].seq if records else after
         return Page(records, state.decode() in TERMINAL and reached >= last_seq, reached < last_seq)
+
+    def newest(self, stream_id: str, after: int) -> Page | None:
+        return None
 
     def lost(self, worker_id: str, stream_ids: Sequence[str]) -> Sequence[str]:
         if not stream_ids:

@@ -31,6 +31,7 @@ from streaming.eventlogs import (
     Head,
     NewStream,
     Page,
+    Settled,
     Spent,
     State,
     _host,
@@ -156,6 +157,17 @@ class SQLiteLog:
         end: State | None = None,
         spent: Spent | None = None,
     ) -> bool:
+        return bool(self._write(*self._appending(claim, seq, payloads, end, spent)))
+
+    def append_soon(self, claim: Claim, seq: int, payloads: Sequence[bytes], settled: Settled) -> bool:
+        if self._forks != _host.forks:
+            return False
+        return self._commits.soon(*self._appending(claim, seq, payloads, None, None), settled)
+
+    def _appending(
+        self, claim: Claim, seq: int, payloads: Sequence[bytes], end: State | None, spent: Spent | None
+    ) -> tuple[Callable[[apsw.Connection], bool], Callable[[], None]]:
+        """Return what writes it, and what tells of it once it is committed."""
         stream_id, gen = claim
         last = seq + len(payloads) - 1
 
@@ -181,7 +193,7 @@ class SQLiteLog:
         def tell() -> None:
             self._tails.committed(stream_id, gen, seq, payloads, closed=end is not None)
 
-        return bool(self._write(advance, tell))
+        return advance, tell
 
     def request_cancel(self, stream_id: str) -> None:
         self._write(
@@ -289,6 +301,9 @@ class SQLiteLog:
             records = self._page(number, after, last_seq, limit) if after < last_seq else []
         reached = records[-1].seq if records else after
         return Page(records, state in TERMINAL and reached >= last_seq, reached < last_seq)
+
+    def newest(self, stream_id: str, after: int) -> Page | None:
+        return self._tails.page(stream_id, after, PAGE_RECORDS)
 
     def find(self, key: str) -> str | None:
         found = self._file.rows("SELECT id FROM streams WHERE key = ?", (key,))

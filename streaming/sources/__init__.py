@@ -4,12 +4,12 @@ To add one, add a file with ``create(settings) -> Source``; its name is the
 value of ``source`` in a request.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
-from streaming.events import Event
+from streaming.events import Event, Token
 
 
 class Prompt(Struct, frozen=True):
@@ -34,6 +34,23 @@ class Prompt(Struct, frozen=True):
 
 
 Batches = Generator[Sequence[Event], None, None]
+
+
+class Flow(list[Event]):
+    """A batch of nothing: here the source can give its next tokens from the event loop itself.
+
+    Whoever does not know it goes on iterating, and gets them as batches.
+    """
+
+    def __init__(
+        self, pour: Callable[[Callable[[Token], bool]], None], interrupt: Callable[[], None]
+    ) -> None:
+        super().__init__()
+        self.pour = pour
+        """Call its argument with each token as long as it takes them; it is called by the loop, and must
+        not block. What it did not take comes with the next batch. Blocks; raises as iterating does."""
+        self.interrupt = interrupt
+        """Make ``pour`` return soon. Never blocks."""
 
 
 class Source(Protocol):

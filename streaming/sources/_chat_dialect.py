@@ -73,6 +73,9 @@ class _Dialect:
                 raise _upstream.failure_of_error_object(chunk["error"])
         return self._chunks.read(data)
 
+    def text_of_event(self, block: bytes) -> str:
+        return self._chunks.text_of_event(block)
+
     def end(self) -> list[Event]:
         # Some servers leave [DONE] out; with a reason to finish the answer is complete all the same.
         if not self._chunks.finish_reason:

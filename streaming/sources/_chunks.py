@@ -52,6 +52,15 @@ class ChunkReader:
                 self._like = LikeBefore.learn(data) or self._like
         return events
 
+    def text_of_event(self, block: bytes) -> str:
+        """Return the text of ``block`` if it is one server-sent event with a chunk that holds nothing else.
+
+        Whoever uses it need not read the block.
+        """
+        if self._like is None or self._halves or self.finish_reason:
+            return ""
+        return self._like.text_of_event(block)
+
     def read_any(self, data: bytes) -> list[Event]:
         """Do the same without the short cut."""
         chunk, odd = parse(data)

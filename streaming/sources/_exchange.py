@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 import httpx2
@@ -16,10 +17,11 @@ import openai
 
 from streaming import scope, sse
 from streaming.errors import UpstreamBadResponse, UpstreamFailure, UpstreamTimeout, UpstreamTruncated
-from streaming.events import Event
+from streaming.events import Event, Token
 from streaming.settings import Settings
-from streaming.sources import Batches, _upstream
+from streaming.sources import Batches, Flow, _upstream
 from streaming.sources._chunks import parse
+from streaming.sources._http1 import Body
 
 MAX_WHOLE_ANSWER_BYTES = 8 * 1024 * 1024
 # What comes after the end of the answer only matters for keeping the connection.
@@ -35,6 +37,13 @@ class Dialect(Protocol):
 
     def read(self, data: bytes) -> list[Event]:
         """Return the events of one event. Raises the failure it tells or is."""
+        ...
+
+    def text_of_event(self, block: bytes) -> str:
+        """Return the text of ``block`` if it is one server-sent event that holds nothing else, else "".
+
+        Whoever uses it need not ``read`` the event.
+        """
         ...
 
     def end(self) -> list[Event]:
@@ -105,6 +114,7 @@ class Exchange:
         dialect = self._dialect
         decoder = sse.Decoder(dialect.max_event_bytes)
         lines = 0
+        body: Body | None = response.extensions.get("body")
         self._expect_more(run)
         for block in _blocks(response):
             if dialect.ended:
@@ -126,8 +136,24 @@ class Exchange:
             elif decoder.lines > lines:
                 lines = decoder.lines
                 self._expect_more(run)
+                if body and self.said_something and decoder.at_rest and dialect.text_of_event(block):
+                    yield Flow(partial(self._pour, body, run), body.interrupt)
         if not dialect.ended:
             yield self._begin(dialect.end())
+
+    def _pour(self, body: Body, run: scope.Scope, take: Callable[[Token], bool]) -> None:
+        """See `Flow.pour`."""
+        text_of_event = self._dialect.text_of_event
+
+        def take_block(block: bytes) -> bool:
+            text = text_of_event(block)
+            if not text or not take(Token(text)):
+                return False
+            self._expect_more(run)
+            return True
+
+        with run.waiting():
+            body.pour(take_block)
 
     def _expect_more(self, run: scope.Scope) -> None:
         """Give the upstream its time for the next complete line, whatever is in it."""

@@ -14,8 +14,9 @@ import socket
 import ssl
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import h11
@@ -105,11 +106,12 @@ class HTTP1Transport(httpx2.BaseTransport):
         except BaseException:
             connection.close()
             raise
+        body = Body(self, connection, request, head, rest)
         return httpx2.Response(
             head.status_code,
             headers=head.headers.raw_items(),
-            stream=_Body(self, connection, request, head, rest),
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": head.reason},
+            stream=body,
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": head.reason, "body": body},
         )
 
 
@@ -140,6 +142,23 @@ class _Connection:
         if self._incoming is not None and self.socket.gettimeout() is None:
             self._incoming.wait()
         return self.socket.recv(BLOCK_BYTES)
+
+    def receive_now(self) -> bytes | None:
+        """Return what has come, ``None`` if that is nothing yet. Never blocks. Raises ``OSError``."""
+        try:
+            received: bytes = self.socket._sock.recv(BLOCK_BYTES)  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return None
+        return received
+
+    def pour(self, take: Callable[[], bool]) -> None:
+        """See `Incoming.pour`; does nothing where the loop cannot read, as over TLS."""
+        if self._incoming is not None and self.socket.gettimeout() is None:
+            self._incoming.pour(take)
+
+    def interrupt(self) -> None:
+        if self._incoming is not None:
+            self._incoming.interrupt()
 
     def rest(self) -> None:
         """Be idle from now on."""
@@ -196,8 +215,11 @@ class _Connection:
         self.socket.sendall(b"".join(piece for piece in pieces if piece))
 
 
-class _Body(httpx2.SyncByteStream):
-    """The body of one answer. Closing it early closes the connection."""
+class Body(httpx2.SyncByteStream):
+    """The body of one answer. Closing it early closes the connection.
+
+    Responses have it in their ``extensions`` too, as ``body``: httpx2 wraps what it calls their stream.
+    """
 
     def __init__(
         self,
@@ -213,6 +235,8 @@ class _Body(httpx2.SyncByteStream):
         self._framing = _framing(head, request.method)
         self._keep = not _says_close(head) and not isinstance(self._framing, _UntilClose)
         self._rest = rest
+        self._poured = b""
+        self._fault: Exception | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         with _as_httpx2_errors(self._request):
@@ -220,6 +244,7 @@ class _Body(httpx2.SyncByteStream):
             while not self._framing.ended:
                 if received and (block := self._framing.feed(received)):
                     yield block
+                    yield from self._left_by_pouring()
                 if self._framing.ended or self._connection is None:
                     break
                 received = self._connection.receive()
@@ -227,10 +252,48 @@ class _Body(httpx2.SyncByteStream):
                     self._framing.end_of_file()
         self._finish()
 
+    def pour(self, take: Callable[[bytes], bool]) -> None:
+        """Give what comes to ``take``, called by the event loop, as long as it takes it.
+
+        Only between two blocks of an iteration, which goes on with the block that was not taken, the
+        end, or the fault. ``take`` must not block, nor raise. Blocks; returns at once where the loop
+        cannot read, as over TLS.
+        """
+        if self._connection is not None and not self._framing.ended:
+            self._connection.pour(partial(self._pour_block, self._connection, take))
+
+    def interrupt(self) -> None:
+        """Make ``pour`` return soon."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _pour_block(self, connection: _Connection, take: Callable[[bytes], bool]) -> bool:
+        try:
+            received = connection.receive_now()
+            if received is None:
+                return True
+            if not received:
+                return False  # the end: to be read again
+            block = self._framing.feed(received)
+        except (OSError, httpx2.RemoteProtocolError) as fault:
+            self._fault = fault
+            return False
+        if block and not take(block):
+            self._poured = block
+            return False
+        return not self._framing.ended
+
+    def _left_by_pouring(self) -> Iterator[bytes]:
+        while self._poured:
+            block, self._poured = self._poured, b""
+            yield block
+        if self._fault is not None:
+            raise self._fault
 
     def _finish(self) -> None:
         if self._connection is not None and self._keep and not self._framing.surplus:

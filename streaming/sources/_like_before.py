@@ -18,11 +18,13 @@ _any = msgspec.json.Decoder().decode
 
 
 class LikeBefore:
-    __slots__ = ("_after", "_before", "_fixed_bytes")
+    __slots__ = ("_after", "_before", "_event_after", "_event_before", "_fixed_bytes")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
+        self._event_before = b"data: " + before
+        self._event_after = after + b"\n\n"
         self._fixed_bytes = len(before) + len(after)
 
     @classmethod
@@ -41,7 +43,13 @@ class LikeBefore:
 
     def text_of(self, data: bytes) -> str:
         """Return the text of a chunk of that kind, "" for any other and for one without text."""
-        before, after = self._before, self._after
+        return self._between(self._before, data, self._after)
+
+    def text_of_event(self, block: bytes) -> str:
+        """Return the text of a chunk of that kind that is all of one server-sent event, else ""."""
+        return self._between(self._event_before, block, self._event_after)
+
+    def _between(self, before: bytes, data: bytes, after: bytes) -> str:
         if len(data) < self._fixed_bytes or not (data.startswith(before) and data.endswith(after)):
             return ""
         try:

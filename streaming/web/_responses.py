@@ -1,5 +1,6 @@
 """Turn a reader into a streaming response, and notice when its client has gone."""
 
+import math
 import random
 import socket
 import time
@@ -19,6 +20,7 @@ from streaming.reader import Merging, Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.web._errors import request_id
+from streaming.web._straight import Straight
 
 HEADERS = {
     "Cache-Control": "no-store, no-transform",
@@ -115,18 +117,22 @@ def event_stream(
             held = _await_answer(source, settings.heartbeat_seconds)
         presence = until_answered.pop_all()
 
+    def encode_all(records: Sequence[Record]) -> bytes:
+        return b"".join([frame(message) for record in records for message in wire_format.encode(record)])
+
     def body() -> Iterator[bytes]:
+        straight = Straight(source, encode_all, environ)
         retry_due = wire_format.resumes
         heartbeat_at = time.monotonic() + settings.heartbeat_seconds
-        closes_at = time.monotonic() + settings.connection_seconds * random.uniform(0.9, 1.1)
+        closes_at = math.inf
+        if rotates:
+            closes_at = time.monotonic() + settings.connection_seconds * random.uniform(0.9, 1.1)
         records: Sequence[Record] = held
         with presence:
             if not waits_for_answer:
                 presence.enter_context(_present(environ, streams, reader, settings))
             while True:
-                out = b"".join(
-                    [frame(message) for record in records for message in wire_format.encode(record)]
-                )
+                out = encode_all(records)
                 if out:
                     if retry_due:
                         out = b"retry: %d\n" % RECONNECT_MILLISECONDS + out
@@ -135,16 +141,17 @@ def event_stream(
                     out = heartbeat
                 if out:
                     yield out
-                    if rotates and time.monotonic() > closes_at:
-                        return
                     heartbeat_at = time.monotonic() + settings.heartbeat_seconds
-                if source.ended or source.left:
+                    straight.open()
+                if source.ended or source.left or time.monotonic() > closes_at:
                     return
                 try:
-                    records = source.next(max(0.0, heartbeat_at - time.monotonic()))
+                    records = source.next(max(0.0, min(heartbeat_at, closes_at) - time.monotonic()))
                 except StreamingError as error:
                     yield b"".join(map(frame, _in_band(error, wire_format)))
                     return
+                straight.settle()
+                heartbeat_at = max(heartbeat_at, straight.wrote_at + settings.heartbeat_seconds)
 
     response = Response(stream_with_context(body()), headers={**HEADERS, **headers})
     response.call_on_close(presence.close)

@@ -213,6 +213,75 @@ def test_payloads_come_back_as_they_were(log: EventLog, payload: bytes) -> None:
     assert payloads_of(log, claim.stream_id) == [b"first", payload, b"x", payload]
 
 
+# Append from the loop
+
+
+def pours(log: EventLog) -> bool:
+    """Say whether the store takes appends from the loop."""
+    claim = created(log)
+    settled: list[Any] = []
+    taken = log.append_soon(claim, 2, [b"two"], settled.append)
+    eventually(lambda: settled or not taken)
+    assert payloads_of(log, claim.stream_id) == ([b"first", b"two"] if taken else [b"first"])
+    return taken
+
+
+def test_an_append_from_the_loop_settles_in_order_and_is_read_as_any_other(log: EventLog) -> None:
+    if not pours(log):
+        return  # `pours` has seen that nothing was written
+    claim = created(log)
+    settled: list[tuple[int, Any]] = []
+    seen: list[int] = []
+
+    def in_the_loop() -> None:
+        for seq in range(2, 12):
+            payload = b"%d" % seq
+            assert log.append_soon(
+                claim, seq, [payload], lambda outcome, seq=seq: settled.append((seq, outcome))
+            )
+
+    with log.watch(claim.stream_id, lambda: seen.append(len(settled))):
+        gevent.get_hub().loop.run_callback(in_the_loop)
+        eventually(lambda: len(settled) == 10)
+
+    assert settled == [(seq, False) for seq in range(2, 12)]
+    assert seen, "nobody was woken"
+    log.append(claim, 12, [b"12"])
+    assert payloads_of(log, claim.stream_id) == [b"first", *(b"%d" % seq for seq in range(2, 13))]
+
+
+def test_an_append_from_the_loop_is_told_of_a_cancel_and_of_a_fence(log: EventLog) -> None:
+    if not pours(log):
+        return
+    claim = created(log)
+    settled: list[Any] = []
+    log.request_cancel(claim.stream_id)
+    log.append_soon(claim, 2, [b"two"], settled.append)
+    eventually(lambda: settled)
+    assert settled == [True]
+
+    for seq in (3, 5, 6, 4):  # 4 is missing when 5 and 6 come
+        log.append_soon(claim, seq, [b"%d" % seq], settled.append)
+    eventually(lambda: len(settled) == 5)
+
+    assert [type(outcome) for outcome in settled] == [bool, bool, Fenced, Fenced, bool]
+    assert payloads_of(log, claim.stream_id) == [b"first", b"two", b"3", b"4"]
+
+
+def test_the_newest_events_are_at_hand_or_not_but_never_others(log: EventLog) -> None:
+    claim = created(log)
+    assert log.newest(new_stream_id("nostore0"), 0) is None
+    with log.watch(claim.stream_id, lambda: None):
+        for seq in range(2, 40):
+            log.append(claim, seq, [b"%d" % seq])
+            for after in range(seq + 1):
+                page = log.newest(claim.stream_id, after)
+                assert page is None or page == log.read(claim.stream_id, after)
+        log.append(claim, 40, [b"end"], end="completed")
+        page = log.newest(claim.stream_id, 39)
+        assert page is None or (page.closed and page.records == [Record(1, 40, b"end")])
+
+
 # The end
 
 

@@ -81,3 +81,51 @@ def test_a_client_that_reads_slowly_gets_every_byte(pair: Pair, monkeypatch: pyt
         got += client.recv(50_000)
     writing.get(timeout=2)
     assert got == sent
+
+
+# Writing from the loop
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_what_a_client_does_not_take_at_once_is_kept_and_sent_in_order(pair: Pair, chunked: bool) -> None:
+    server, client = pair
+    server.chunked = chunked
+    parts = [bytes([65 + i % 26]) * 20_000 for i in range(200)]
+    left = iter(parts)
+    sent = b""
+    for part in left:
+        sent += b"%X\r\n%b\r\n" % (len(part), part) if chunked else part
+        if not server.send_now(part):
+            break
+    else:
+        pytest.fail("the socket's buffer took 4 MB")
+
+    received = gevent.spawn(_read_all, client, len(sent) + 4)
+    server.flush()
+    server.sendall(b"last")
+
+    assert received.get(timeout=5) == sent + b"last"
+
+
+def test_a_client_that_does_not_read_what_was_kept_is_given_up(pair: Pair) -> None:
+    server, _ = pair
+    server.chunked = False
+    server.settimeout(0.05)
+    while server.send_now(b"x" * 50_000):
+        pass
+    with pytest.raises(BrokenPipeError):
+        server.flush()
+
+
+def test_a_client_that_has_gone_is_an_error_of_the_write(pair: Pair) -> None:
+    server, client = pair
+    client.close()
+    with pytest.raises(OSError, match="pipe"):
+        server.send_now(b"x")
+
+
+def _read_all(sock: gevent.socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size and (block := sock.recv(65536)):
+        received += block
+    return received

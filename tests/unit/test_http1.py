@@ -1,5 +1,7 @@
 """Bodies arrive whole, cuts are noticed, connections are kept when they can be."""
 
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -624,3 +626,159 @@ def test_nobody_there_is_a_connect_error(server: Server, client: httpx2.Client) 
 def test_a_host_that_does_not_exist_is_a_connect_error(client: httpx2.Client, host: str) -> None:
     with pytest.raises(httpx2.ConnectError):
         client.get(f"http://{host}/")
+
+
+# Bodies that the loop reads
+
+
+def poured(response: httpx2.Response, takes: Callable[[bytes], bool]) -> list[bytes]:
+    """Read a body to its end; pour after each block. Poured blocks are in capitals."""
+    body = response.extensions["body"]
+    found: list[bytes] = []
+
+    def take(block: bytes) -> bool:
+        if takes(block):
+            found.append(block.upper())
+            return True
+        return False
+
+    for block in response.iter_raw():
+        found.append(block)
+        body.pour(take)
+    return found
+
+
+@pytest.fixture
+def patient(transport: HTTP1Transport) -> Iterator[httpx2.Client]:
+    """A client whose waits are ended by somebody else, as the service's are."""
+    client = httpx2.Client(transport=transport, timeout=httpx2.Timeout(None), trust_env=False)
+    with client, gevent.Timeout(5):
+        yield client
+
+
+def pieces(*texts: bytes) -> list[bytes]:
+    return [b"%X\r\n%b\r\n" % (len(text), text) for text in texts]
+
+
+def test_the_loop_reads_until_a_block_is_not_taken(server: Server, patient: httpx2.Client) -> None:
+    texts = [b"one", b"two", b"three", b"stop", b"four", b"five"]
+
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(CHUNKED))
+        for piece in pieces(*texts):
+            peer.socket.sendall(piece)
+            gevent.sleep(0.01)
+        peer.send(b"0\r\n\r\n")
+        peer.answer_all(LENGTH_5)
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response:
+        found = poured(response, lambda block: block != b"stop")
+
+    assert found == [b"one", b"TWO", b"THREE", b"stop", b"FOUR", b"FIVE"]
+    assert patient.get(server.url).content == b"hello"
+    assert server.connections == 1, "the connection was not kept"
+
+
+@pytest.mark.parametrize("cut", range(1, len(b"3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n")))
+def test_what_the_loop_reads_may_be_cut_anywhere(server: Server, patient: httpx2.Client, cut: int) -> None:
+    rest = b"".join(pieces(b"two", b"three")) + b"0\r\n\r\n"
+
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(CHUNKED), *pieces(b"one"))
+        gevent.sleep(0.005)
+        peer.send(rest[:cut])
+        gevent.sleep(0.005)
+        peer.send(rest[cut:])
+        peer.is_closed()
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response:
+        found = poured(response, lambda block: len(block) < 6)
+
+    assert b"".join(found).lower() == b"onetwothree"
+
+
+@pytest.mark.parametrize("framing", [CHUNKED, b"Content-Length: 100"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_cut_while_the_loop_reads_is_a_cut(
+    server: Server, patient: httpx2.Client, framing: bytes, reset: bool
+) -> None:
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(framing), *(pieces(b"one") if framing == CHUNKED else [b"one"]))
+        gevent.sleep(0.01)
+        if reset:
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response, pytest.raises(httpx2.TransportError):
+        poured(response, lambda block: True)
+
+
+def test_a_reset_while_the_loop_reads_is_no_end_of_a_body_without_a_length(
+    server: Server, patient: httpx2.Client
+) -> None:
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(), b"one")
+        gevent.sleep(0.01)
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response, pytest.raises(httpx2.ReadError):
+        poured(response, lambda block: True)
+
+
+def test_a_chunk_that_is_none_is_a_fault_of_the_iteration(server: Server, patient: httpx2.Client) -> None:
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(CHUNKED), *pieces(b"one"))
+        gevent.sleep(0.01)
+        peer.send(b"nonsense\r\n")
+        peer.is_closed()
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response, pytest.raises(httpx2.RemoteProtocolError):
+        poured(response, lambda block: True)
+
+
+def test_pouring_can_be_interrupted_and_goes_on(server: Server, patient: httpx2.Client) -> None:
+    silent = Flag()
+
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(CHUNKED), *pieces(b"one"))
+        silent.wait(5)
+        peer.send(*pieces(b"two"), b"0\r\n\r\n")
+        peer.is_closed()
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response:
+        body, blocks = response.extensions["body"], response.iter_raw()
+        assert next(blocks) == b"one"
+        gevent.spawn_later(0.02, body.interrupt)
+        body.pour(lambda block: True)
+        silent.set()
+        assert list(blocks) == [b"two"]
+
+
+def test_what_taking_raises_is_raised_where_it_is_waited_for(server: Server, patient: httpx2.Client) -> None:
+    def serve(peer: Peer) -> None:
+        peer.request()
+        peer.send(ok(CHUNKED), *pieces(b"one"))
+        gevent.sleep(0.01)
+        peer.send(*pieces(b"two"))
+        peer.is_closed()
+
+    def take(block: bytes) -> bool:
+        raise LookupError(block)
+
+    server.handler = serve
+    with patient.stream("GET", server.url) as response:
+        blocks = response.iter_raw()
+        assert next(blocks) == b"one"
+        with pytest.raises(LookupError):
+            response.extensions["body"].pour(take)

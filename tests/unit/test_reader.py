@@ -1,7 +1,7 @@
 """A reader sees every event once, wherever it was cut off."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import gevent
@@ -268,6 +268,70 @@ def test_a_stream_that_is_not_there_is_refused_when_the_reader_is_made(log: Memo
 def test_a_cursor_of_another_form_is_refused() -> None:
     with pytest.raises(BadCursor):
         Cursor.parse("42")
+
+
+# Straight from the loop
+
+
+def test_who_takes_records_straight_gets_all_that_come_while_it_waits_and_next_the_rest(
+    log: MemoryLog,
+) -> None:
+    claim = made(log, *tokens())
+    straight: list[Record] = []
+    with Reader(log, claim.stream_id, START) as reader:
+        first = list(reader.next(1))
+        reader.straight = straight.extend
+        waiting = gevent.spawn(reader.next, 5)
+        gevent.sleep(0)
+        for seq in range(7, 10):
+            log.append(claim, seq, [encode(Token(str(seq)))])
+        assert not waiting.ready()
+        finish(log, claim)
+        last = list(waiting.get(timeout=2))
+        assert reader.ended
+
+    assert [record.seq for record in straight] == [7, 8, 9]
+    assert first + straight + last == all_records(log, claim.stream_id)
+
+
+def test_a_nudged_reader_returns_with_nothing_and_misses_nothing(log: MemoryLog) -> None:
+    claim = made(log, *tokens())
+    straight: list[Record] = []
+
+    def take(records: Sequence[Record]) -> None:
+        straight.extend(records)
+        reader.straight = None
+        reader.nudge()
+
+    with Reader(log, claim.stream_id, START) as reader:
+        first = list(reader.next(1))
+        reader.straight = take
+        waiting = gevent.spawn(reader.next, 5)
+        gevent.sleep(0)
+        log.append(claim, 7, [encode(Token("seven"))])
+        log.append(claim, 8, [encode(Token("eight"))])
+        found = list(waiting.get(timeout=2))
+        finish(log, claim)
+        while not reader.ended:
+            found += reader.next(1)
+
+    assert [record.seq for record in straight] == [7]
+    assert first + straight + found == all_records(log, claim.stream_id)
+
+
+def test_a_reader_told_to_leave_takes_nothing_straight(log: MemoryLog) -> None:
+    claim = made(log, *tokens())
+    straight: list[Record] = []
+    with Reader(log, claim.stream_id, START) as reader:
+        reader.next(1)
+        reader.straight = straight.extend
+        waiting = gevent.spawn(reader.next, 5)
+        gevent.sleep(0)
+        reader.leave()
+        log.append(claim, 7, [encode(Token("seven"))])
+        waiting.get(timeout=2)
+
+    assert straight == []
 
 
 # Merging

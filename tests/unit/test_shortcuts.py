@@ -1,6 +1,8 @@
 """Each short cut says what its plain twin says, whatever comes."""
 
 import json
+import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from streaming.formats import Wants
 from streaming.formats.openai_chat import ChatFormat
 from streaming.sources._chunks import ChunkReader
 from streaming.sources._like_before import LikeBefore
+from streaming.sse import Decoder
 from tests.chunk_streams import chunk, says
 
 TEXTS = st.text(st.characters(), max_size=6) | st.sampled_from(
@@ -55,9 +58,34 @@ def test_a_chunk_like_those_before_is_read_as_any_other(
         assert said(quick.read, data) == said(plain.read_any, data)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CHUNKS, max_size=12), st.booleans(), st.lists(st.integers(0, 2000), max_size=4))
+def test_a_block_that_is_one_event_with_nothing_but_text_is_read_as_its_parts_are(
+    chunks: list[dict[str, Any]], ascii_only: bool, cuts: list[int]
+) -> None:
+    quick, plain, decoder = ChunkReader(), ChunkReader(), Decoder(1_000_000)
+    body = b"".join(b"data: %b\n\n" % bytes_of(one, False, ascii_only) for one in chunks)
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))} | set(_ends_of_events(body)))
+    for begin, end in pairwise(places):
+        block = body[begin:end]
+        text = quick.text_of_event(block) if decoder.at_rest else ""
+        found = decoder.feed(block)
+        read = [said(plain.read_any, data) for data in found]
+        if text:
+            assert read == [[Token(text)]]
+        else:
+            assert [said(quick.read, data) for data in found] == read
+
+
+def _ends_of_events(body: bytes) -> list[int]:
+    return [found.end() for found in re.finditer(b"\n\n", body)]
+
+
 def test_the_short_cut_is_taken() -> None:
     learned = LikeBefore.learn(bytes_of(says("Hel"), False, False))
     assert learned is not None
+    assert learned.text_of_event(b"data: " + bytes_of(says("lo"), False, False) + b"\n\n") == "lo"
+    assert learned.text_of_event(b"data: " + bytes_of(says("lo"), False, False) + b"\n") == ""
     assert learned.text_of(bytes_of(says('l"o\n'), False, False)) == 'l"o\n'
     assert learned.text_of(bytes_of(says("lo") | {"id": "other"}, False, False)) == ""
     assert learned.text_of(bytes_of(chunk({"content": "a", "role": "b"}), False, False)) == ""
