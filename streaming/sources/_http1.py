@@ -17,7 +17,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h11
 import httpx2
@@ -135,24 +135,33 @@ class _Connection:
         self.socket = sock
         self.idle_since = 0.0
         self._requests = 0
-        self._incoming = None if isinstance(sock, ssl.SSLSocket) else Incoming(sock.fileno())
+        self._over_tls = isinstance(sock, ssl.SSLSocket)
+        self._incoming: Incoming | None = Incoming(sock.fileno())
 
     def receive(self) -> bytes:
         """Return what has come; nothing at the end. Blocks. Raises ``OSError``."""
-        if self._incoming is not None and self.socket.gettimeout() is None:
+        # Over TLS it may be readable and yet have nothing to give.
+        if self._incoming is not None and not self._over_tls and self.socket.gettimeout() is None:
             self._incoming.wait()
         return self.socket.recv(BLOCK_BYTES)
 
     def receive_now(self) -> bytes | None:
-        """Return what has come, ``None`` if that is nothing yet. Never blocks. Raises ``OSError``."""
+        """Return what has come, ``None`` if that is nothing yet. Never blocks. Raises ``OSError``.
+
+        A block is larger than a record of TLS, so nothing stays behind that the loop would not tell of.
+        """
+        inner: Any = self.socket
         try:
-            received: bytes = self.socket._sock.recv(BLOCK_BYTES)  # type: ignore[attr-defined]
-        except BlockingIOError:
+            received: bytes
+            received = inner._sslobj.read(BLOCK_BYTES) if self._over_tls else inner._sock.recv(BLOCK_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return None
+        except ssl.SSLZeroReturnError:
+            return b""
         return received
 
     def pour(self, take: Callable[[], bool]) -> None:
-        """See `Incoming.pour`; does nothing where the loop cannot read, as over TLS."""
+        """See `Incoming.pour`; does nothing where waits have a time-out."""
         if self._incoming is not None and self.socket.gettimeout() is None:
             self._incoming.pour(take)
 
@@ -256,8 +265,8 @@ class Body(httpx2.SyncByteStream):
         """Give what comes to ``take``, called by the event loop, as long as it takes it.
 
         Only between two blocks of an iteration, which goes on with the block that was not taken, the
-        end, or the fault. ``take`` must not block, nor raise. Blocks; returns at once where the loop
-        cannot read, as over TLS.
+        end, or the fault. ``take`` must not block. Blocks, and raises what ``take`` does; returns at
+        once where reads have a time-out.
         """
         if self._connection is not None and not self._framing.ended:
             self._connection.pour(partial(self._pour_block, self._connection, take))

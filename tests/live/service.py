@@ -402,7 +402,12 @@ class EventReader:
     raises ``TimeoutError``. ``pump`` does one read, for use with a selector.
     """
 
-    def __init__(self, port: int, timeout_seconds: float = REQUEST_SECONDS) -> None:
+    def __init__(
+        self, port: int, timeout_seconds: float = REQUEST_SECONDS, version: str = "1.1", buffer_bytes: int = 0
+    ) -> None:
+        self._version = version
+        self._buffer_bytes = buffer_bytes
+        """Of the socket, for what is not read yet; 0: what the system gives."""
         self._port = port
         self._timeout_seconds = timeout_seconds
         self._socket: socket.socket | None = None
@@ -448,8 +453,15 @@ class EventReader:
         fields = {"Host": f"127.0.0.1:{self._port}", "Accept": "text/event-stream", **(headers or {})}
         if body is not None:
             fields |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
-        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=self._timeout_seconds)
+        lines = [
+            f"{method} {path} HTTP/{self._version}",
+            *(f"{name}: {value}" for name, value in fields.items()),
+        ]
+        self._socket = socket.socket()
+        if self._buffer_bytes:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
+        self._socket.settimeout(self._timeout_seconds)
+        self._socket.connect(("127.0.0.1", self._port))
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + payload)
 
     def fileno(self) -> int:

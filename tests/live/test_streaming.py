@@ -116,6 +116,26 @@ def test_a_silent_stream_sends_heartbeats(service: Service, token: str) -> None:
     assert beats[0] < 11
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_client_that_stops_reading_for_a_while_misses_nothing(
+    service: Service, upstream: Upstream, token: str, version: str
+) -> None:
+    script = {"tokens": 2000, "pace_ms": 1, "fill": 3800}  # more than the buffers on the way hold
+    with EventReader(service.port, version=version, buffer_bytes=4096) as reader:
+        body = {"prompt": prompt_for(token, **script)}
+        reader.open("/streams", {"Connection": "close"}, "POST", body)
+        for _ in range(50):
+            reader.read_until("token")  # it keeps up so long
+        wait_until(lambda: upstream.log(token)[0]["finished"], 30, "the upstream has said everything")
+        assert list(reader)
+
+    events = reader.events
+    assert reader.whole
+    assert text_of(events) == "".join(contents(script))
+    assert sequence_of(events) == sorted(set(sequence_of(events)))
+    assert events[-1].json()["type"] == "done"
+
+
 # Leaving and cancelling.
 
 SILENCES: dict[str, tuple[Script, int]] = {

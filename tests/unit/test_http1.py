@@ -1,9 +1,11 @@
 """Bodies arrive whole, cuts are noticed, connections are kept when they can be."""
 
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import gevent
 import httpx2
@@ -14,6 +16,7 @@ from gevent.socket import socket as Socket
 
 from streaming.sources._http1 import HTTP1Transport
 from tests.doubles import eventually
+from tests.live.nginx import make_certificate
 
 Handler = Callable[["Peer"], None]
 
@@ -654,6 +657,43 @@ def patient(transport: HTTP1Transport) -> Iterator[httpx2.Client]:
     client = httpx2.Client(transport=transport, timeout=httpx2.Timeout(None), trust_env=False)
     with client, gevent.Timeout(5):
         yield client
+
+
+def test_the_loop_reads_over_tls_too(transport: HTTP1Transport, tmp_path: Path) -> None:
+    make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
+    texts = [b"one", b"t" * 100_000, b"stop", b"four", *(b"w%d" % i for i in range(200))]
+
+    def serve(sock: Socket, _: object) -> None:
+        with closing(sock):
+            peer = Peer(sock, 0)
+            peer.request()
+            peer.send(ok(CHUNKED))
+            for piece in pieces(*texts):
+                sock.sendall(piece)
+                gevent.sleep(0.001)
+            peer.send(b"0\r\n\r\n")
+            peer.is_closed()
+
+    listener = StreamServer(("127.0.0.1", 0), serve, ssl_context=context)
+    trusting = HTTP1Transport()
+    trusting._tls = ssl.create_default_context(cafile=str(tmp_path / "chain.pem"))
+    client = httpx2.Client(transport=trusting, timeout=httpx2.Timeout(None), trust_env=False)
+    listener.start()
+    try:
+        with (
+            client,
+            gevent.Timeout(5),
+            client.stream("GET", f"https://localhost:{listener.server_port}") as it,
+        ):
+            found = poured(it, lambda block: block != b"stop")
+    finally:
+        listener.stop()
+
+    assert b"".join(found).lower() == b"".join(texts)
+    assert sum(map(bytes.isupper, found)) > 100, "the loop did not read"
+    assert b"stop" in found
 
 
 def pieces(*texts: bytes) -> list[bytes]:
