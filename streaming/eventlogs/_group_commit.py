@@ -1,8 +1,10 @@
-"""Group commit: what arrives in one turn of the event loop is committed together, with no timer.
+"""Group commit: what arrives in one turn of the event loop is committed together.
 
-The first write asks for a flush at the loop's next turn. A commit in WAL mode
-is a write without a sync, so it happens on the loop; copying the WAL into the
-file does sync, and happens in a thread.
+The first write asks for a flush at the loop's next turn; less than a
+millisecond after a commit, when that has passed. So somebody alone does not
+wait, and a busy worker does not commit for each chunk. A commit in
+WAL mode is a write without a sync, so it happens on the loop; copying the WAL
+into the file does sync, and happens in a thread.
 """
 
 import logging
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 BUSY_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.001
 FEWEST_ATTEMPTS = 200
+PAUSE_SECONDS = 0.001
+"""From one commit to the next."""
 CHECKPOINT_PAGES = 1000
 CHECKPOINT_PAUSE_SECONDS = 0.5
 # Somebody who always writes keeps a checkpoint from reaching the end of the WAL,
@@ -59,6 +63,8 @@ class GroupCommit:
         self._file = file
         self._queue: list[_Entry] = []
         self._flush_due = False
+        self._flushed_at = 0.0
+        self._timer: Any = None
         self._busy_since = 0.0
         self._busy_attempts = 0
         self._wal_pages = 0
@@ -104,18 +110,29 @@ class GroupCommit:
             self._closed = True
 
     def _ask_for_flush(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            gevent.get_hub().loop.run_callback(self._flush)
+        if self._flush_due:
+            return
+        self._flush_due = True
+        loop = gevent.get_hub().loop
+        left = self._flushed_at + PAUSE_SECONDS - time.monotonic()
+        if left <= 0:
+            loop.run_callback(self._flush)
+        else:
+            self._timer = loop.timer(left)
+            self._timer.start(self._flush)
 
     def _flush(self) -> None:
         """Commit all that is queued, then wake those who wait. Runs in the hub: never blocks."""
         self._flush_due = False
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
         if self._checkpointing and self._wal_pages > LONGEST_WAL_PAGES:
             return  # the checkpoint asks again when it is done
         queue, self._queue = self._queue, []
         if not queue:
             return
+        self._flushed_at = time.monotonic()
         try:
             self._settle(queue)
         except apsw.BusyError:
