@@ -63,7 +63,7 @@ class ClientSocket(gevent.socket.socket):  # type: ignore[misc]
     def send_now(self, data: bytes) -> bool:
         """Send a part of the response's body, framed; keep what the client does not take, for ``flush``.
 
-        Returns whether all was sent; if not, nothing else may be sent until ``flush``. Never blocks.
+        Returns whether all was sent; if not, call ``flush`` or ``sendall`` before it again. Never blocks.
         Raises ``OSError``.
         """
         framed = b"%X\r\n%b\r\n" % (len(data), data) if self.chunked else data
@@ -81,6 +81,7 @@ class ClientSocket(gevent.socket.socket):  # type: ignore[misc]
             self._send_slowly(memoryview(unsent), 0)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
+        self.flush()
         try:
             sent = self._sock.send(data, flags)
         except BlockingIOError:

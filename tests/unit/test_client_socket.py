@@ -86,8 +86,10 @@ def test_a_client_that_reads_slowly_gets_every_byte(pair: Pair, monkeypatch: pyt
 # Writing from the loop
 
 
-@pytest.mark.parametrize("chunked", [True, False])
-def test_what_a_client_does_not_take_at_once_is_kept_and_sent_in_order(pair: Pair, chunked: bool) -> None:
+@pytest.mark.parametrize(("chunked", "flushed"), [(True, True), (False, True), (True, False)])
+def test_what_a_client_does_not_take_at_once_is_kept_and_sent_in_order(
+    pair: Pair, chunked: bool, flushed: bool
+) -> None:
     server, client = pair
     server.chunked = chunked
     parts = [bytes([65 + i % 26]) * 20_000 for i in range(200)]
@@ -101,7 +103,8 @@ def test_what_a_client_does_not_take_at_once_is_kept_and_sent_in_order(pair: Pai
         pytest.fail("the socket's buffer took 4 MB")
 
     received = gevent.spawn(_read_all, client, len(sent) + 4)
-    server.flush()
+    if flushed:
+        server.flush()
     server.sendall(b"last")
 
     assert received.get(timeout=5) == sent + b"last"
