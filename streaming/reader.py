@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from streaming.bell import Bell
-from streaming.errors import CursorLost
+from streaming.errors import CursorLost, StreamingError
 from streaming.eventlogs import EventLog
 from streaming.events import Cursor, Record, Token, decode, encode
 
@@ -33,6 +33,7 @@ class Reader:
         self.ended = False
         """The last event was returned: nothing comes any more."""
         self.left = False
+        self._expelled: StreamingError | None = None
         self.on_wake: Callable[[], None] = _nobody
         """Called whenever there may be something new, for who waits on several readers. Must not block."""
         self._log = log
@@ -57,11 +58,14 @@ class Reader:
     def next(self, timeout: float) -> Sequence[Record]:
         """Return what is ready after the last record returned, waiting at most ``timeout`` seconds.
 
-        Empty when the time ran out, when ``leave`` was called, and after the end.
+        Empty when the time ran out, when ``leave`` was called, and after the end. Raises what
+        ``expel`` was given.
         """
         deadline = time.monotonic() + timeout
         while not (self.ended or self.left):
-            if not self._bell.wait(deadline - time.monotonic()):
+            is_awake = self._bell.wait(deadline - time.monotonic())
+            self.check_admitted()
+            if not is_awake:
                 self._bell.rung = True  # the next call looks for itself, whatever woke nobody
                 break
             self._bell.rung = False
@@ -89,6 +93,16 @@ class Reader:
         """Make ``next`` return at once, from whichever greenlet it is waiting in."""
         self.left = True
         self._woken()
+
+    def expel(self, error: StreamingError) -> None:
+        """Make ``next`` raise ``error``, from whichever greenlet it is waiting in: it may not read on."""
+        self._expelled = error
+        self._woken()
+
+    def check_admitted(self) -> None:
+        """Raise what ``expel`` was given."""
+        if self._expelled is not None:
+            raise self._expelled
 
     def _woken(self) -> None:
         if self._probe is not None and self._probe.lag_due:
