@@ -59,7 +59,7 @@ class InvalidRequest(StreamingError):
 
 
 class NotAuthenticated(StreamingError):
-    """Nobody who is known here asks: ``no_key``, ``invalid_key``, ``key_expired`` or ``key_revoked``."""
+    """Nobody who is known here asks: ``no_key``, ``invalid_key``, ``key_expired``, ``key_revoked``, ``session_ended``."""
 
     type = "not_authenticated"
     status = 401

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import gevent
 from flask import Flask, g, has_app_context
-from gevent.pool import Pool
+from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from streaming.errors import NotAuthenticated, NotFound, StreamExpired, StreamingError
@@ -30,7 +30,7 @@ from streaming.web._refused import RefusalLog
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-"""With `streaming.keyring.FRESH_SECONDS` before it, everything has ended after five."""
+"""A key may have been let in for `keyring.FRESH_SECONDS` after its end: that makes five in all."""
 CANCELLED_AT_ONCE = 50
 
 
@@ -79,7 +79,10 @@ class Rights(Nobody):
         self._runs: defaultdict[str, set[str]] = defaultdict(set)
         """The streams that are produced here, by the key that started them."""
         self._started_by: dict[str, str] = {}
-        self._cancelling = Pool(CANCELLED_AT_ONCE)
+        self._revoked: set[str] = set()
+        """Keys that were revoked at the last look, whose runs are cancelled at the next."""
+        self._stopping: set[str] = set()
+        self._stops = BoundedSemaphore(CANCELLED_AT_ONCE)
         self._looking: gevent.Greenlet | None = None
         self._can_look = True
 
@@ -182,23 +185,31 @@ class Rights(Nobody):
         return len(told)
 
     def _cancel_runs(self, keys: Mapping[str, Key]) -> None:
-        for key_id in list(self._runs):
-            if (key := keys.get(key_id)) is None or key.revoked is None:
-                continue
-            streams = self._runs.pop(key_id, set())
-            said = {"key_id": key_id, "why": REVOKED.code, "streams": len(streams)}
-            logger.warning("streams are cancelled: their key was revoked", extra=said)
+        """Cancel what revoked keys have running here; also what should have ended before, and has not."""
+        revoked = {key_id for key_id in self._runs if (key := keys.get(key_id)) and key.revoked is not None}
+        # By the next look every worker has told its readers why, which a cancelled run does not say.
+        due, self._revoked = revoked & self._revoked, revoked
+        for key_id in due:
+            streams = self._runs[key_id] - self._stopping
+            if streams:
+                said = {"key_id": key_id, "why": REVOKED.code, "streams": len(streams)}
+                logger.warning("streams are cancelled: their key was revoked", extra=said)
             for stream_id in streams:
-                self._cancelling.start(gevent.Greenlet(self._cancel, stream_id))
+                self._stopping.add(stream_id)
+                gevent.spawn(self._cancel, stream_id)
 
     def _cancel(self, stream_id: str) -> None:
         try:
-            if self.cancel is not None:
-                self.cancel(stream_id)
+            with self._stops:
+                if self.cancel is not None:
+                    self.cancel(stream_id)
         except (NotFound, StreamExpired):
             pass  # it is gone already
         except StreamingError as error:
-            logger.warning("a stream was not cancelled", extra={"stream_id": stream_id, "why": error.code})
+            said = {"stream_id": stream_id, "why": error.code}
+            logger.warning("a stream was not cancelled, to be tried again", extra=said)
+        finally:
+            self._stopping.discard(stream_id)
 
 
 def why_not(proof: Proof, key: Key | None, ended: Collection[str], now: float) -> Why | None:
