@@ -12,11 +12,11 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import gevent
-from flask import Flask, g, has_app_context
+from flask import Flask, current_app, g, has_app_context
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
@@ -88,19 +88,20 @@ class Rights(Nobody):
 
     # What is open
 
-    @contextmanager
-    def reading(self, reader: Reader) -> Iterator[None]:
-        """Expel the reader once who asks may not read any more. For those of requests: see ``watched``."""
-        with self.watched(reader.expel):
-            yield
+    def reading(self, reader: Reader) -> AbstractContextManager[None]:
+        """Expel the reader meanwhile, once who asks may not read any more."""
+        return self.watched(reader.expel)
+
+    def watched(self, expel: Expel) -> AbstractContextManager[None]:
+        """Call ``expel`` meanwhile, at most once, if the right ends that this request came with.
+
+        To be called in the request; it may be entered after it.
+        """
+        proof = current()
+        return self._watched(proof, expel) if proof else nullcontext()
 
     @contextmanager
-    def watched(self, expel: Expel) -> Iterator[None]:
-        """Call ``expel`` once, if the right ends that this request came with; never for who needs none."""
-        proof = current()
-        if proof is None:
-            yield
-            return
+    def _watched(self, proof: Proof, expel: Expel) -> Iterator[None]:
         self._open[proof].add(expel)
         self._begin()
         try:
@@ -222,6 +223,12 @@ def why_not(proof: Proof, key: Key | None, ended: Collection[str], now: float) -
     if not is_taken(key, proof.fingerprint, now):
         return REPLACED
     return ENDED if proof.session in ended or now > proof.session_until else None
+
+
+def watched(expel: Expel) -> AbstractContextManager[None]:
+    """See `Rights.watched`; does nothing in an application without access control."""
+    found = of(current_app)
+    return found.watched(expel) if found else nullcontext()
 
 
 def of(app: Flask) -> Rights | None:

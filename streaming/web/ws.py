@@ -9,7 +9,6 @@ import random
 import socket
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import gevent
@@ -106,7 +105,7 @@ class Connection:
         began = time.monotonic()
         commands = 0
         try:
-            with self._streams.hosting(self._leave), self._watched():
+            with self._streams.hosting(self._leave), _rights.watched(self._expel):
                 while self._closed_with is None:
                     message = self._ws.receive(self._idle_seconds_left())
                     self._wire.took()
@@ -134,9 +133,6 @@ class Connection:
                     "seconds": round(time.monotonic() - began, 3),
                 },
             )
-
-    def _watched(self) -> AbstractContextManager[None]:
-        return self._rights.watched(self._expel) if self._rights else nullcontext()
 
     def _is_still_admitted(self) -> bool:
         """Say whether who opened this is still known; else see to the goodbye."""

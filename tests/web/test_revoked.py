@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from streaming import plugins
+from streaming import plugins, scope
 from streaming.errors import NotAuthenticated, StoreUnavailable
 from streaming.events import Done, Token
 from streaming.formats import Wants, WireFormat
@@ -197,6 +197,25 @@ def test_a_poll_that_waits_gets_a_status(place: Place) -> None:
     assert asked.end().status_code == 401
     error = json.loads(asked.body)["error"]
     assert (error["type"], error["code"]) == ("not_authenticated", "key_revoked")
+
+
+def test_a_question_that_is_no_run_is_taken_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def embed(self, model: str, body: dict[str, Any]) -> bytes:
+            scope.current().sleep(60.0)
+            return b"{}"
+
+    monkeypatch.setattr(place.app.extensions["streams"].questions, "_relay", Silent())
+    asked = Asked(place, "POST", "/v1/embeddings", json={"model": "demo", "input": "hi"})
+    revoke(place)
+    assert asked.end().status_code == 401
+    assert json.loads(asked.body)["error"]["code"] == "invalid_api_key"
+
+
+def test_the_doctors_ticks_end(place: Place) -> None:
+    asked = Asked(place, "GET", "/doctor/ticks?count=2&every_ms=5000")
+    revoke(place)
+    assert asked.end().status_code == 200
 
 
 @pytest.mark.parametrize("name", plugins.names("formats"))
