@@ -76,6 +76,14 @@ def private(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     service.kill()
 
 
+@pytest.fixture
+def lasting(upstream: Upstream, tmp_path: Path) -> Iterator[Private]:
+    """One whose connections last as they do."""
+    service = Private(tmp_path, upstream.base_url)
+    yield service
+    service.kill()
+
+
 @pytest.fixture(scope="module")
 def public(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
     """A page for visitors."""
@@ -266,18 +274,18 @@ def test_a_key_that_is_replaced_in_the_middle_of_an_answer_loses_nothing(
 
 
 def test_a_key_that_is_revoked_in_the_middle_of_an_answer_stops_it_and_what_was_said_is_kept(
-    tab: Page, private: Private, token: str
+    tab: Page, lasting: Private, token: str
 ) -> None:
-    first = private.keys.make("Ana")
-    sign_in(tab, private, first)
+    first = lasting.keys.make("Ana")
+    sign_in(tab, lasting, first)
     ask_more(tab, prompt_for(token, **slow(tokens=500, pace_ms=40)))
     wait_for_text(tab, 60)
 
-    private.keys.revoke(first)
+    lasting.keys.revoke(first)
 
     expect(status(tab)).to_contain_text("Signed out", timeout=10_000)
     kept = answer_of(tab)
-    second = private.keys.make("Ana", "--shares", id_of(first))
+    second = lasting.keys.make("Ana", "--shares", id_of(first))
     tab.get_by_role("button", name="Sign in").click()
     dialog = tab.get_by_role("dialog", name="Sign in again")
     dialog.get_by_label("Your key").fill(second)
