@@ -20,6 +20,8 @@ from streaming.sources._relay import OpenAIRelay
 from streaming.streams import Streams
 from streaming.version import version
 from streaming.web import _access, _cors, _errors, _headers, _measuring, _principals, _sessions
+from streaming.web._refused import RefusalLog
+from streaming.web._rights import Rights
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -59,6 +61,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     spans = telemetry.create(settings, version())
     counters, accounts = (plugins.create(family, scheme, log) for family in ("limits", "accounts"))
     limiter = Limiter(settings, counters, accounts, _principals.current)
+    keys = Keyring(plugins.create("keys", scheme, log), fixed_keys)
+    refused = RefusalLog(metrics)
+    rights = Rights(keys, refused)
     streams = Streams(
         log,
         load_source,
@@ -66,12 +71,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         OpenAIRelay(settings),
         registered,
         threads,
-        told_to(metrics, spans) if spans else told_to(metrics),
+        told_to(metrics, rights, *([spans] if spans else [])),
         limiter=limiter,
         asking=_principals.asking,
         lag_probe=metrics,
+        reading=rights.reading,
     )
-    keys = plugins.create("keys", scheme, log)
+    rights.cancel = streams.stop
     app = Flask(__name__)
     if settings.proxy_hops:
         # Not the host: few proxies set it, and what they do not set is what a client sent.
@@ -81,11 +87,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["streams"] = streams
     app.extensions["accounts"] = accounts
+    app.extensions["counters"] = counters
     _measuring.register(app, metrics, streams, settings)
     _errors.register(app)
     _cors.register(app, settings)
-    access = _access.register(app, settings, Keyring(keys, fixed_keys))
-    _sessions.register(app, settings, plugins.create("sessions", scheme, log), access)
+    access = _access.register(app, settings, keys, rights, refused)
+    _sessions.register(app, settings, plugins.create("sessions", scheme, log), access, counters)
     _headers.register(app)
     for name in plugins.names("web"):
         app.register_blueprint(plugins.create("web", name, streams, settings))

@@ -59,7 +59,10 @@ class InvalidRequest(StreamingError):
 
 
 class NotAuthenticated(StreamingError):
-    """Nobody who is known here asks: ``no_key``, ``invalid_key``, ``key_expired`` or ``key_revoked``."""
+    """Nobody who is known here asks: ``no_key``, ``invalid_key``, ``key_expired`` or ``key_revoked``.
+
+    And ``session_ended``, while something is open.
+    """
 
     type = "not_authenticated"
     status = 401

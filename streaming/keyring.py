@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,7 +23,7 @@ from streaming.errors import InvalidRequest, NotAuthenticated, NotFound, Setting
 from streaming.keys import Key, KeyStore
 from streaming.principals import Principal, Scope
 
-FRESH_SECONDS = 5.0
+FRESH_SECONDS = 3.0
 MOST_REMEMBERED = 10_000
 ATTEMPTS = 5
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -53,7 +53,7 @@ class Keyring:
         match = _KEY.fullmatch(text)
         if match is None:
             raise _invalid()
-        key, now = self._look_up(match[1]), time.time()
+        key, now = self.look_up(match[1]), time.time()
         given = hash_of(text)
         is_it = hmac.compare_digest(given, key.hash if key else _NO_HASH)
         was_it = hmac.compare_digest(given, (key and key.previous_hash) or _NO_HASH)
@@ -66,8 +66,26 @@ class Keyring:
 
     def find(self, key_id: str) -> Key | None:
         """Return the key with this id if it is active, or was at most `FRESH_SECONDS` ago."""
-        key = self._look_up(key_id)
+        key = self.look_up(key_id)
         return key if key is not None and key.state(time.time()) == "active" else None
+
+    def look_up(self, key_id: str) -> Key | None:
+        """Return the key with this id, whatever its state, as it was at most `FRESH_SECONDS` ago."""
+        if fixed := self._fixed.get(key_id):
+            return fixed
+        at, key = self._remembered.get(key_id, (float("-inf"), None))
+        if time.monotonic() - at > FRESH_SECONDS:
+            key = self._store.find(key_id)
+            self._remember(key_id, key)
+        return key
+
+    def look_again(self, key_ids: Collection[str]) -> dict[str, Key]:
+        """Return those of them that there are, as they are now. Asks the store once."""
+        kept = [key_id for key_id in key_ids if key_id not in self._fixed]
+        found = self._store.find_several(kept) if kept else {}
+        for key_id in kept:
+            self._remember(key_id, found.get(key_id))
+        return found | {key_id: self._fixed[key_id] for key_id in key_ids if key_id in self._fixed}
 
     def all(self) -> list[Key]:
         """Return those of the setting, then those of the store, the oldest first."""
@@ -116,17 +134,11 @@ class Keyring:
     def close(self) -> None:
         self._store.close()
 
-    def _look_up(self, key_id: str) -> Key | None:
-        if fixed := self._fixed.get(key_id):
-            return fixed
-        at, key = self._remembered.get(key_id, (float("-inf"), None))
-        if time.monotonic() - at > FRESH_SECONDS:
-            at, key = time.monotonic(), self._store.find(key_id)
-            self._remembered[key_id] = at, key
-            self._remembered.move_to_end(key_id)
-            if len(self._remembered) > MOST_REMEMBERED:
-                self._remembered.popitem(last=False)
-        return key
+    def _remember(self, key_id: str, key: Key | None) -> None:
+        self._remembered[key_id] = time.monotonic(), key
+        self._remembered.move_to_end(key_id)
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
 
     def _change(self, key_id: str, **changed: Any) -> Key:
         for _ in range(ATTEMPTS):
@@ -171,6 +183,27 @@ def make(
 
 def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_of(key_hash: str) -> str:
+    """Return what tells a key's hash from another, and does not tell the hash."""
+    return hashlib.sha256(b"session of " + key_hash.encode()).hexdigest()[:32]
+
+
+def is_taken(key: Key, fingerprint: str, now: float) -> bool:
+    """Say whether the fingerprint is of this key, or of the one before it while that is taken too."""
+    hashes = [key.hash, *([key.previous_hash] if now < key.previous_until else [])]
+    return any(hmac.compare_digest(fingerprint, fingerprint_of(each)) for each in hashes)
+
+
+def id_in(text: str) -> str:
+    """Return the id of a key that is well-formed, be it one or not; "" for anything else.
+
+    >>> id_in("sk-sluice-4f2a9c01-" + "a" * 43), id_in("hunter2")
+    ('4f2a9c01', '')
+    """
+    match = _KEY.fullmatch(text)
+    return match[1] if match else ""
 
 
 def entry_of(key: Key) -> str:

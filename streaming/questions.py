@@ -8,7 +8,14 @@ from typing import NamedTuple
 import gevent
 
 from streaming import scope
-from streaming.errors import Cancelled, Interrupted, NotFound, Overloaded, UpstreamTimeout
+from streaming.errors import (
+    Cancelled,
+    Interrupted,
+    NotFound,
+    Overloaded,
+    StreamingError,
+    UpstreamTimeout,
+)
 from streaming.sources import Relay
 
 LOOK_SECONDS = 0.05
@@ -18,9 +25,9 @@ class Question(NamedTuple):
     relay: Relay
     scope: scope.Scope
 
-    def leave(self) -> None:
-        """Take it back: nobody waits for the answer any more."""
-        self.scope.stop(None)
+    def leave(self, error: StreamingError | None = None) -> None:
+        """Take it back: nobody waits for the answer any more, or only for ``error``."""
+        self.scope.stop(error)
 
 
 class Questions:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from streaming.bell import Bell
-from streaming.errors import CursorLost
+from streaming.errors import CursorLost, StreamingError
 from streaming.eventlogs import EventLog
 from streaming.events import Cursor, Record, Token, decode, encode
 
@@ -33,6 +33,7 @@ class Reader:
         self.ended = False
         """The last event was returned: nothing comes any more."""
         self.left = False
+        self._expelled: StreamingError | None = None
         self.on_wake: Callable[[], None] = _nobody
         """Called whenever there may be something new, for who waits on several readers. Must not block."""
         self.straight: Callable[[Sequence[Record]], None] | None = None
@@ -60,11 +61,14 @@ class Reader:
     def next(self, timeout: float) -> Sequence[Record]:
         """Return what is ready after the last record returned, waiting at most ``timeout`` seconds.
 
-        Empty when the time ran out, when ``leave`` was called, and after the end.
+        Empty when the time ran out, when ``leave`` was called, and after the end. Raises what
+        ``expel`` was given.
         """
         deadline = time.monotonic() + timeout
         while not (self.ended or self.left):
-            if self._nudged or not self._bell.wait(deadline - time.monotonic()):
+            is_awake = not self._nudged and self._bell.wait(deadline - time.monotonic())
+            self.check_admitted()
+            if not is_awake:
                 self._nudged = False
                 self._bell.rung = True  # the next call looks for itself, whatever woke nobody
                 break
@@ -99,14 +103,28 @@ class Reader:
         self._nudged = True
         self._bell.ring()
 
+    def expel(self, error: StreamingError) -> None:
+        """Make ``next`` raise ``error``, from whichever greenlet it is waiting in: it may not read on."""
+        self._expelled = error
+        self._woken()
+
+    def check_admitted(self) -> None:
+        """Raise what ``expel`` was given."""
+        if self._expelled is not None:
+            raise self._expelled
+
     def _woken(self) -> None:
         if self._probe is not None and self._probe.lag_due:
             self._probe.lag_due = False
             self._woken_at = time.monotonic()
-        elif self.straight is not None and self._bell.awaited and not self.left and self._go_straight():
+        elif self._is_waited_on_straight() and self._go_straight():
             return
         self._bell.ring()
         self.on_wake()
+
+    def _is_waited_on_straight(self) -> bool:
+        stays = not self.left and self._expelled is None
+        return stays and self.straight is not None and self._bell.awaited
 
     def _go_straight(self) -> bool:
         """Give what is at hand to ``straight``, unless it is the stream's end; say whether that was done."""

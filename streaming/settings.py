@@ -212,9 +212,9 @@ class Settings:
     session_seconds: float = 7 * 86_400.0
     """So long after signing in, a session is over in any case."""
     sign_in_failures_per_minute: int = 10
-    """From one address, at one worker; all addresses together may fail twenty times as often."""
+    """From one address; all addresses together may fail twenty times as often."""
     visitors_per_hour: int = 60
-    """New visitors of a public page from one address, at one worker; fifty times as many from all."""
+    """New visitors of a public page from one address; fifty times as many from all."""
     stream_get: Literal["on", "off"] = "on"
     """Whether ``GET /stream?prompt=`` starts runs. ``off``: nothing is at that address."""
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, overload
 
@@ -109,14 +109,18 @@ class Streams:
         limiter: Limiter | None = None,
         asking: Callable[[], str] = lambda: "",
         lag_probe: LagProbe | None = None,
+        reading: Callable[[Reader], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """``asking`` returns the id of the principal who asks: what is another's does not exist for it.
+
+        ``reading`` is entered with each reader while it reads, in the greenlet of who asked for it.
 
         Without a ``limiter`` nobody is held to anything but what goes for every worker.
         """
         self._limiter = limiter
         self._seated = 0
         self._asking = asking
+        self._reading = reading
         self._observer = observer or Nobody()
         self._lag_probe = lag_probe
         self._log = log
@@ -437,7 +441,13 @@ class Streams:
 
         Idempotent. The receipt says which state won.
         """
-        head = self._head(stream_id)
+        return self._cancel(stream_id, self._head(stream_id))
+
+    def stop(self, stream_id: str) -> Receipt:
+        """Do as ``cancel`` does, whoever asks."""
+        return self._cancel(stream_id, self._log.head(stream_id))
+
+    def _cancel(self, stream_id: str, head: Head) -> Receipt:
         if head.ended:
             return self._receipt(stream_id, "none")
         if self._producers.is_running(stream_id):
@@ -507,7 +517,7 @@ class Streams:
     def _opened(self, reader: Reader) -> Iterator[None]:
         self._readers.add(reader)
         try:
-            with reader:
+            with reader, self._reading(reader):
                 yield
         finally:
             self._readers.discard(reader)

@@ -89,6 +89,11 @@ class Following:
         self.reader.leave()
         self._going.set()
 
+    def expel(self, error: StreamingError) -> None:
+        """Make ``next`` raise ``error``, also while it is paused."""
+        self.reader.expel(error)
+        self._going.set()
+
     def next(self, seconds: float) -> list[str]:
         """Return the frames of what is ready, waiting at most ``seconds`` for it, and while it is paused.
 
@@ -98,6 +103,7 @@ class Following:
         self._going.wait()
         if self.reader.left:
             return []
+        self.reader.check_admitted()
         if records:
             self.cursor = records[-1].cursor
         return [

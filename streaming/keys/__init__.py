@@ -8,6 +8,7 @@
 A store is in the same database as the event log, and shares its fate.
 """
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import msgspec
@@ -52,6 +53,10 @@ class KeyStore(Protocol):
     """Methods block the calling greenlet only. Any may raise `StoreUnavailable`, ``swap`` `StoreFull`."""
 
     def find(self, key_id: str) -> Key | None: ...
+
+    def find_several(self, key_ids: Collection[str]) -> dict[str, Key]:
+        """Return those of them that there are, by their ids, with one question to the store."""
+        ...
 
     def all(self) -> list[Key]:
         """Return every key, the revoked and expired ones too, the oldest first."""

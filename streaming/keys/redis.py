@@ -1,6 +1,7 @@
 """Keys in the Redis or Valkey server of the event log: the hash ``sluice:keys``."""
 
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 from streaming.eventlogs import _redis_server
@@ -29,6 +30,12 @@ class RedisKeys:
     def find(self, key_id: str) -> Key | None:
         body = self._pipe.ask(("HGET", "sluice:keys", key_id))
         return None if body is None else decode(body)
+
+    def find_several(self, key_ids: Collection[str]) -> dict[str, Key]:
+        if not key_ids:
+            return {}
+        bodies: list[Any] = self._pipe.ask(("HMGET", "sluice:keys", *key_ids))
+        return {key.id: key for key in (decode(body) for body in bodies if body is not None)}
 
     def all(self) -> list[Key]:
         found: list[Any] = self._pipe.ask(("HVALS", "sluice:keys"))

@@ -5,7 +5,8 @@ was damaged, and replaced, takes its keys with it: then nobody is let in, and ke
 have to be made anew.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import apsw
@@ -30,6 +31,12 @@ class SQLiteKeys:
         sql = "SELECT body FROM api_keys WHERE id = ?"
         rows: list[Any] = self._apply(lambda db: db.execute(sql, (key_id,)).fetchall())
         return decode(rows[0][0]) if rows else None
+
+    def find_several(self, key_ids: Collection[str]) -> dict[str, Key]:
+        sql = "SELECT body FROM api_keys WHERE id IN (SELECT value FROM json_each(?))"
+        asked = json.dumps(list(key_ids))
+        rows: list[Any] = self._apply(lambda db: db.execute(sql, (asked,)).fetchall())
+        return {key.id: key for key in (decode(body) for (body,) in rows)}
 
     def all(self) -> list[Key]:
         rows: list[Any] = self._apply(lambda db: db.execute("SELECT body FROM api_keys").fetchall())

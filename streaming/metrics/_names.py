@@ -106,6 +106,12 @@ ALL = (
         "Requests answered, by the pattern of their address.",
         ("method", "route", "status"),
     ),
+    Metric(
+        "sluice_access_refused_total",
+        "counter",
+        "Requests, attempts to sign in and open connections that were refused or ended for who it was.",
+        ("at", "why"),
+    ),
     Metric("sluice_workers", "gauge", "Workers that live."),
     Metric("sluice_workers_draining", "gauge", "Workers that take no new streams and are about to end."),
     Metric("sluice_cpu_seconds_total", "counter", "Processor time of the workers."),

@@ -27,6 +27,10 @@ OTHER = "other"
 LOOK_SECONDS = 1.0
 LAG_SAMPLE_SECONDS = 0.1
 STATES = ("completed", "cancelled", "failed", "interrupted")
+REFUSALS = frozenset(
+    "no_key invalid_key key_expired key_revoked session_ended auth_not_set not_the_proxy invalid_user"
+    " forbidden origin csrf insecure too_many_attempts".split()
+)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -125,6 +129,10 @@ class Metrics(Nobody):
             labels = (method if method in METHODS else OTHER, route, str(status))
             place = self._routes[key] = self._cells.place("sluice_http_requests_total", labels)
         self._values[place] += 1
+
+    def refused(self, at: str, why: str, many: int = 1) -> None:
+        """Somebody was not let in, or not any more: ``why`` is the code of the error they were told."""
+        self._add("sluice_access_refused_total", many, at, why if why in REFUSALS else OTHER)
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
         """Show as the gauge ``name`` what ``read`` returns, which must not block."""

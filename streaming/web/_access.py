@@ -9,15 +9,17 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
-from flask import Flask, Request, Response, current_app, g, request
+from flask import Flask, Request, Response, g, request
 
 from streaming._access_settings import is_loopback
 from streaming.errors import NotAuthenticated, PermissionDenied, StreamingError
-from streaming.keyring import Keyring
+from streaming.keyring import Keyring, fingerprint_of, hash_of
 from streaming.principals import NOBODY, OPEN, Principal, Scope
 from streaming.settings import Settings
-from streaming.web import _bodies, _measuring, _principals
+from streaming.web import _bodies, _measuring
 from streaming.web._proxy_users import ProxyUsers, peer_of
+from streaming.web._refused import RefusalLog, key_in
+from streaming.web._rights import Proof, Rights
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +93,10 @@ KEY_PREFIX = "sk-sluice-"
 class Access:
     """Who is let in. Further ways to tell who asks are added to ``authenticators``."""
 
-    def __init__(self, settings: Settings, keys: Keyring) -> None:
+    def __init__(self, settings: Settings, keys: Keyring, rights: Rights, refused: RefusalLog) -> None:
         self.keys = keys
+        self.rights = rights
+        self.refused = refused
         self.authenticators: list[Authenticator] = [self._by_key]
         """Asked in this order, until one knows."""
         self.refusals: dict[str, Callable[[StreamingError], Response]] = {}
@@ -137,19 +141,13 @@ class Access:
         if not principal.may(need):
             raise PermissionDenied(f"this needs the scope {need}, which this key does not have")
 
-    def check_again(self, request: Request) -> None:
-        """For connections that last: raise `NotAuthenticated` if who opened it is not known any more."""
-        if self.identify(request) != _principals.current():
-            raise NotAuthenticated("who opened this connection is not known any more", code="key_revoked")
-
     def _by_key(self, request: Request) -> Principal | None:
-        kind, _, text = request.headers.get("Authorization", "").partition(" ")
-        text = text.strip()
-        if kind.lower() != "bearer" or not text:
-            return None
-        if self._settings.auth == "proxy" and not text.startswith(KEY_PREFIX):
-            return None  # it is the proxy's business
-        return self.keys.principal_of(self.keys.check(text))
+        text = key_in(request)
+        if not text or (self._settings.auth == "proxy" and not text.startswith(KEY_PREFIX)):
+            return None  # another one's is the proxy's business
+        key = self.keys.check(text)
+        g.proof = Proof(key.id, fingerprint_of(hash_of(text)))
+        return self.keys.principal_of(key)
 
     def _check_is_here(self, request: Request) -> None:
         """Let in only who is on this machine, where nobody said that everybody may come.
@@ -166,27 +164,22 @@ class Access:
             logger.warning("requests come through a proxy, and AUTH is not set: everybody is let in")
 
 
-def register(app: Flask, settings: Settings, keys: Keyring) -> Access:
+def register(app: Flask, settings: Settings, keys: Keyring, rights: Rights, refused: RefusalLog) -> Access:
     """Admit every request before its view. What is added to the result counts from then on."""
-    access = Access(settings, keys)
+    access = Access(settings, keys, rights, refused)
     app.extensions["access"] = access
 
     @app.before_request
     def admit() -> Response | None:
         try:
             access.admit(request)
-        except (NotAuthenticated, PermissionDenied) as error:
+        except StreamingError as error:
+            if error.status in (401, 403):
+                refused.note(request, error)
             refuse = access.refusals.get(request.blueprint or "")
-            if refuse is None:
+            if refuse is None or not isinstance(error, NotAuthenticated | PermissionDenied):
                 raise
             return refuse(error)
         return None
 
     return access
-
-
-def check_again() -> None:
-    """See `Access.check_again`; does nothing in an application without access control."""
-    access: Access | None = current_app.extensions.get("access")
-    if access is not None:
-        access.check_again(request)

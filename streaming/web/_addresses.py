@@ -1,18 +1,18 @@
-"""How often an address may do something, in this worker.
+"""How often an address may do something, over all workers.
 
 For what nobody has to sign in for. An address is a network of IPv6, since one
 household has as many addresses as it likes.
 """
 
-import functools
 import ipaddress
 import math
 import time
+from collections.abc import Callable
 
 from flask import Request
 from limits import RateLimitItem
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.storage import Storage
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from streaming.errors import RateLimited
 
@@ -21,23 +21,30 @@ ALL = "all"
 
 
 class Attempts:
-    """Counts what one address, and all together, did within a window that moves."""
+    """Counts what one address, and all together, did within a window that moves.
 
-    def __init__(self, what: str, each: RateLimitItem, everybody: RateLimitItem) -> None:
-        """``what`` is said in the refusal: "too many <what>"."""
+    Attempts that come at the same time may each be let in before any is counted: what is
+    counted is a nuisance, and not what keeps a key from being guessed.
+    """
+
+    def __init__(
+        self, what: str, each: RateLimitItem, everybody: RateLimitItem, windows: Callable[[], Storage]
+    ) -> None:
+        """``what`` is said in the refusal: "too many <what>". ``windows`` returns where it is counted."""
         self._what = what
         self._each = each
         self._everybody = everybody
+        self._windows = windows
 
-    @functools.cached_property
-    def _limiter(self) -> MovingWindowRateLimiter:
-        return MovingWindowRateLimiter(MemoryStorage())  # it has a timer, which not every service needs
+    @property
+    def _limiter(self) -> SlidingWindowCounterRateLimiter:
+        return SlidingWindowCounterRateLimiter(self._windows())
 
     def check(self, request: Request) -> None:
-        """Raise `RateLimited` where no more is allowed now."""
+        """Raise `RateLimited` where no more is allowed now, and `StoreUnavailable`. Blocks."""
         for limit, who in ((self._each, network_of(request)), (self._everybody, ALL)):
-            if not self._limiter.test(limit, who):
-                free_at = self._limiter.get_window_stats(limit, who).reset_time
+            if not self._limiter.test(limit, self._what, who):
+                free_at = self._limiter.get_window_stats(limit, self._what, who).reset_time
                 raise RateLimited(
                     f"too many {self._what}: wait a moment",
                     code="too_many_attempts",
@@ -45,8 +52,9 @@ class Attempts:
                 )
 
     def count(self, request: Request) -> None:
-        self._limiter.hit(self._each, network_of(request))
-        self._limiter.hit(self._everybody, ALL)
+        """Raises `StoreUnavailable` and `StoreFull`. Blocks."""
+        self._limiter.hit(self._each, self._what, network_of(request))
+        self._limiter.hit(self._everybody, self._what, ALL)
 
 
 def network_of(request: Request) -> str:

@@ -12,22 +12,26 @@ import functools
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 
 import msgspec
 from flask import Flask, Request, Response, g
 from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from limits import RateLimitItemPerHour
+from limits.storage import Storage
 from msgspec import Struct
 
 from streaming import keyring
 from streaming.errors import PermissionDenied
 from streaming.keyring import Keyring
+from streaming.limits import Counters
 from streaming.principals import Principal
 from streaming.sessions import Kept, SessionStore
 from streaming.settings import Settings
 from streaming.web import _cookies, _csrf
 from streaming.web._access import Access
 from streaming.web._addresses import Attempts
+from streaming.web._rights import Proof
 
 SESSION = "sluice"
 VISITOR = "sluice-visitor"
@@ -57,7 +61,10 @@ class Session(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 class Sessions:
     """The sessions of one service. Belongs to the process that made it."""
 
-    def __init__(self, store: SessionStore, keys: Keyring, settings: Settings) -> None:
+    def __init__(
+        self, store: SessionStore, keys: Keyring, settings: Settings, windows: Callable[[], Storage]
+    ) -> None:
+        """``windows`` returns where new visitors are counted."""
         self._store = store
         self._keys = keys
         self._settings = settings
@@ -65,7 +72,10 @@ class Sessions:
         self._read_at = 0.0
         hourly = RateLimitItemPerHour(settings.visitors_per_hour)
         self._newcomers = Attempts(
-            "new visitors", hourly, RateLimitItemPerHour(settings.visitors_per_hour * EVERYBODY)
+            "new visitors",
+            hourly,
+            RateLimitItemPerHour(settings.visitors_per_hour * EVERYBODY),
+            windows,
         )
 
     # Who it is
@@ -87,6 +97,9 @@ class Sessions:
             if not self._is_token(request.form.get(_csrf.FIELD, ""), session):
                 raise _csrf.refuse_form()
         g.session = session
+        if session.key:
+            until = session.begun + self._settings.session_seconds
+            g.proof = Proof(session.key, session.fingerprint, session.id, until)
         return principal
 
     def _signed_in(self, request: Request) -> tuple[Session, Principal] | None:
@@ -110,8 +123,7 @@ class Sessions:
         key = self._keys.find(session.key)
         if key is None:
             return None
-        hashes = [key.hash, *([key.previous_hash] if time.time() < key.previous_until else [])]
-        if not any(secrets.compare_digest(session.fingerprint, fingerprint_of(each)) for each in hashes):
+        if not keyring.is_taken(key, session.fingerprint, time.time()):
             return None
         return self._keys.principal_of(key)
 
@@ -152,7 +164,7 @@ class Sessions:
             raise PermissionDenied("this key has none of the scopes that the page needs: run, or read")
         if before := self._read(request, SESSION, self._settings.session_idle_seconds):
             self._forget(before[0])
-        hashed = fingerprint_of(keyring.hash_of(text))
+        hashed = keyring.fingerprint_of(keyring.hash_of(text))
         session = Session(secrets.token_hex(16), int(time.time()), key.id, hashed)
         self._give(SESSION, session)
         g.session = session
@@ -216,17 +228,18 @@ class Sessions:
         given = tuple(each.encode() for each in reversed(self._settings.secret_key))
         return given or (self._known().secret,)
 
+    def ended(self) -> frozenset[str]:
+        """Return the sessions that were ended early, as it is now. Blocks; raises `StoreUnavailable`."""
+        self._kept = kept = self._store.read()
+        self._read_at = time.monotonic()
+        return kept.ended
+
     def _known(self) -> Kept:
         now = time.monotonic()
         if self._kept is None or now > self._read_at + KEPT_SECONDS:
             self._kept = self._store.read()
             self._read_at = now
         return self._kept
-
-
-def fingerprint_of(key_hash: str) -> str:
-    """Return what tells a key's hash from another, and does not tell the hash."""
-    return hashlib.sha256(b"session of " + key_hash.encode()).hexdigest()[:32]
 
 
 def _about(session: Session) -> str:
@@ -245,9 +258,10 @@ def _signer(keys: tuple[bytes, ...], salt: str) -> Signer:
     return Signer(list(keys), salt, key_derivation="hmac", digest_method=hashlib.sha256)
 
 
-def register(app: Flask, settings: Settings, store: SessionStore, access: Access) -> None:
+def register(app: Flask, settings: Settings, store: SessionStore, access: Access, counters: Counters) -> None:
     """Believe cookies too, where the page is for who signs in or for visitors."""
     if settings.page_access in ("private", "public"):
-        sessions = Sessions(store, access.keys, settings)
+        sessions = Sessions(store, access.keys, settings, lambda: counters.windows)
         access.authenticators.append(sessions.authenticate)
+        access.rights.ended_sessions = sessions.ended
         app.extensions["sessions"] = sessions

@@ -18,7 +18,7 @@ from streaming.errors import InvalidRequest, NotConfigured, SettingsError
 from streaming.settings import Settings
 from streaming.streams import Order, Streams
 from streaming.web import _chatkit_orders as orders
-from streaming.web import _orders, _principals, _visitors
+from streaming.web import _orders, _principals, _rights, _visitors
 from streaming.web._errors import json_response
 from streaming.web._responses import HEADERS, noticing
 
@@ -88,6 +88,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         with (
             streams.questions.asking(SESSION_SECONDS) as question,
             noticing(request.environ, question.leave, settings),
+            _rights.watched(question.leave),
         ):
             session = question.relay.chatkit_session(settings.chatkit_workflow_id, user)
         told: dict[str, Any] = {

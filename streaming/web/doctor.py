@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from streaming.errors import InvalidRequest, StreamingError
 from streaming.settings import Settings
 from streaming.shapes import refuse as refuse_shape
 from streaming.streams import Streams
-from streaming.web import _bodies, _principals, _service_facts, _ticks
+from streaming.web import _bodies, _principals, _rights, _service_facts, _ticks
 from streaming.web._errors import json_response, request_id
 from streaming.web._responses import HEADERS, noticing
 
@@ -56,17 +57,25 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             "seen": _ticks.seen_of(request),
         }
         floor.enter()
-        response = Response(body(request.environ, plan, greeting), headers=HEADERS)
+        gone = Flag()
+        watched = _rights.watched(lambda error: gone.set())
+        response = Response(body(request.environ, plan, greeting, gone, watched), headers=HEADERS)
         response.call_on_close(floor.leave)
         response.headers["Stream-Id"] = TICKS_ID
         response.content_type = sse.CONTENT_TYPE
         return response
 
-    def body(environ: dict[str, Any], plan: _ticks.Plan, greeting: dict[str, Any]) -> Iterator[bytes]:
-        gone = Flag()
+    def body(
+        environ: dict[str, Any],
+        plan: _ticks.Plan,
+        greeting: dict[str, Any],
+        gone: Flag,
+        watched: AbstractContextManager[None],
+    ) -> Iterator[bytes]:
         with (
             streams.hosting(gone.set),
             noticing(environ, gone.set, settings),
+            watched,
         ):
             yield from _ticks.frames(plan, greeting, gone)
 

@@ -1,21 +1,31 @@
 """``/sign-in`` and ``/sign-out``: the page's form for a key, with or without a script."""
 
+import logging
+
 from flask import Blueprint, Response, current_app, make_response, redirect, request, url_for
 from limits import RateLimitItemPerMinute
+from limits.storage import Storage
 from markupsafe import Markup
 
-from streaming.errors import InvalidRequest, NotAuthenticated, NotFound, StreamingError
+from streaming.errors import InvalidRequest, NotAuthenticated, NotFound, PermissionDenied, StreamingError
+from streaming.keyring import id_in
+from streaming.limits import Counters
 from streaming.principals import Principal
 from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.web import _cookies, _csrf, _errors, _sign_in_page
+from streaming.web._access import Access
 from streaming.web._addresses import Attempts
 from streaming.web._errors import json_response
 from streaming.web._sessions import Sessions
 
+logger = logging.getLogger(__name__)
+
 MAX_FORM_BYTES = 8192
 EVERYBODY = 20
 """How many times what one address may fail, all may together."""
+BEFORE_THE_KEY = frozenset({"origin", "insecure", "too_many_attempts"})
+"""Codes of what is refused whatever key comes with it: that is not looked at."""
 NOTHING = "there is nothing at this address"
 WRONG = "this key is not known here, or is not valid any more"
 
@@ -26,6 +36,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         "failed attempts to sign in",
         RateLimitItemPerMinute(settings.sign_in_failures_per_minute),
         RateLimitItemPerMinute(settings.sign_in_failures_per_minute * EVERYBODY),
+        windows,
     )
 
     @blueprint.before_request
@@ -49,7 +60,18 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
             failures.check(request)
             principal = begin(request.form.get("key", "").strip())
         except StreamingError as error:
+            if error.code in BEFORE_THE_KEY:
+                access().refused.note(request, error, "sign_in", "")
             return _sign_in_page.refused(settings, error) if _wants_page() else _errors.refuse(error)
+        logger.info(
+            "signed in",
+            extra={
+                "owner": principal.id,
+                "key_id": id_in(request.form.get("key", "").strip()),
+                "address": request.remote_addr or "",
+                "request_id": _errors.request_id(),
+            },
+        )
         if _wants_page():
             going_back = _sign_in_page.kept(request.form.get("next", ""))
             return make_response(redirect(f"{url_for('page.show')}{going_back}", 303))
@@ -58,7 +80,11 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def begin(text: str) -> Principal:
         try:
             return sessions().begin(request, text)
-        except NotAuthenticated:
+        except PermissionDenied as error:
+            access().refused.note(request, error, "sign_in", text)
+            raise
+        except NotAuthenticated as error:
+            access().refused.note(request, error, "sign_in", text)
             failures.count(request)
             # The same words whatever is wrong with it: others would tell which keys there are.
             raise NotAuthenticated(WRONG, code="invalid_key") from None
@@ -99,6 +125,17 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 def sessions() -> Sessions:
     found: Sessions = current_app.extensions["sessions"]
     return found
+
+
+def access() -> Access:
+    found: Access = current_app.extensions["access"]
+    return found
+
+
+def windows() -> Storage:
+    """Return where failures are counted: beside the log, for all workers."""
+    counters: Counters = current_app.extensions["counters"]
+    return counters.windows
 
 
 def _wants_page() -> bool:

@@ -5,7 +5,7 @@ from flask import Blueprint, Response, request
 from streaming.errors import InvalidRequest
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.web import _bodies, _v1
+from streaming.web import _bodies, _rights, _v1
 from streaming.web._responses import HEADERS, noticing
 
 
@@ -27,6 +27,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         with (
             streams.questions.asking(settings.first_token_timeout_seconds) as question,
             noticing(request.environ, question.leave, settings),
+            _rights.watched(question.leave),
         ):
             answer = question.relay.embed(model, body)
         return Response(answer, content_type="application/json", headers=HEADERS)

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import gevent
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, current_app, g, request
 from flask_sock import Sock
 from gevent.pool import Group
 from simple_websocket import ConnectionClosed, Server
@@ -23,7 +23,7 @@ from streaming.errors import InvalidRequest, StreamingError
 from streaming.reader import Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.web import _access, _bodies, _errors, _orders, _principals
+from streaming.web import _bodies, _errors, _orders, _principals, _rights
 from streaming.web._responses import Wishes
 from streaming.web._websocket_wire import Wire
 from streaming.websocket import Following, Session, dropped_frame
@@ -34,8 +34,6 @@ CLOSE_SECONDS = 3.0
 """How long a client may take to answer that it has heard of the end."""
 LEAVE_SECONDS = 1.0
 """Over which the idle clients of a worker that stops are sent away: they come back all together."""
-CHECK_SECONDS = 15.0
-"""How often it is looked whether who opened a connection is still known, besides at each command."""
 PARAMETERS = frozenset({"metrics", "buffer_tokens", "buffer_ms"})
 # What sending raises once the client has gone.
 GONE = (ConnectionClosed, LocalProtocolError, OSError)
@@ -98,6 +96,8 @@ class Connection:
         self._principal = _principals.current()
         self._leaving = False
         self._leaver: gevent.Greenlet | None = None
+        self._rights = _rights.of(current_app)
+        self._expelled: StreamingError | None = None
         self._closed_with: int | None = None
 
     def serve(self) -> None:
@@ -105,12 +105,12 @@ class Connection:
         began = time.monotonic()
         commands = 0
         try:
-            with self._streams.hosting(self._leave):
+            with self._streams.hosting(self._leave), _rights.watched(self._expel):
                 while self._closed_with is None:
-                    message = self._ws.receive(min(self._idle_seconds_left(), CHECK_SECONDS))
+                    message = self._ws.receive(self._idle_seconds_left())
                     self._wire.took()
                     if not self._is_still_admitted():
-                        break
+                        continue  # until the goodbye is said
                     if message is None:
                         self._close_if_idle()
                     elif isinstance(message, str):
@@ -135,13 +135,28 @@ class Connection:
             )
 
     def _is_still_admitted(self) -> bool:
-        """Say whether who opened this is still known; else say goodbye."""
-        try:
-            _access.check_again()
-        except StreamingError as error:
-            self._close(CloseReason.POLICY_VIOLATION, error.code)
-            return False
-        return True
+        """Say whether who opened this is still known; else see to the goodbye."""
+        if self._expelled is None and self._rights:
+            try:
+                self._rights.check()
+            except StreamingError as error:
+                self._expel(error)
+        return self._expelled is None
+
+    def _expel(self, error: StreamingError) -> None:
+        """Say goodbye to somebody who may not be here any more. Does not block."""
+        if self._expelled is None:
+            self._expelled = error
+            self._leaver = gevent.spawn(self._see_out, error, self._leaver)
+
+    def _see_out(self, error: StreamingError, leaver: gevent.Greenlet | None) -> None:
+        if leaver:
+            leaver.kill()
+        for following in self._session.followed:
+            following.expel(error)
+        # Each says in a frame why its run is told no further, and up to where it was.
+        self._greenlets.join(CLOSE_SECONDS)
+        self._close(CloseReason.POLICY_VIOLATION, error.code)
 
     def _answer(self, message: str) -> None:
         g.pop("request_id", None)  # each command is a request of its own
@@ -151,6 +166,8 @@ class Connection:
         with contextlib.suppress(*GONE):
             self._send([answer.frame])
         if answer.begun:
+            if self._expelled:
+                answer.begun.expel(self._expelled)
             self._greenlets.spawn(self._follow, answer.begun, _errors.request_id())
         self._leave_if_done()  # its last run may have been paused
 
@@ -198,7 +215,8 @@ class Connection:
     def _leave(self) -> None:
         """Go when nothing is being sent: this worker stops. Does not block."""
         self._leaving = True
-        self._leaver = gevent.spawn(self._see_off)
+        if self._expelled is None:
+            self._leaver = gevent.spawn(self._see_off)
 
     def _see_off(self) -> None:
         gevent.sleep(random.uniform(0, LEAVE_SECONDS))

@@ -76,6 +76,14 @@ def private(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     service.kill()
 
 
+@pytest.fixture
+def lasting(upstream: Upstream, tmp_path: Path) -> Iterator[Private]:
+    """One whose connections last as they do."""
+    service = Private(tmp_path, upstream.base_url)
+    yield service
+    service.kill()
+
+
 @pytest.fixture(scope="module")
 def public(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Private]:
     """A page for visitors."""
@@ -221,7 +229,7 @@ def test_signing_out_ends_it_in_every_tab(tab: Page, private: Private, token: st
     )
 
 
-def test_a_key_that_is_revoked_in_the_middle_of_an_answer_loses_nothing(
+def test_a_key_that_is_replaced_in_the_middle_of_an_answer_loses_nothing(
     watched: Page, private: Private, token: str
 ) -> None:
     tab = watched
@@ -231,7 +239,7 @@ def test_a_key_that_is_revoked_in_the_middle_of_an_answer_loses_nothing(
     wait_for_text(tab, 60)
     field(tab).fill("Half a question")
 
-    private.keys.revoke(first)
+    second = private.keys.rotate(first)
 
     told = tab.get_by_text("You are not signed in any more.")
     expect(told).to_be_visible(timeout=20_000)
@@ -241,8 +249,6 @@ def test_a_key_that_is_revoked_in_the_middle_of_an_answer_loses_nothing(
     picture(tab, "signed-out")
     assert serious(tab) == []
 
-    # Another key of the same principal.
-    second = private.keys.make("Ana", "--shares", id_of(first))
     tab.get_by_role("button", name="Sign in").click()
     dialog = tab.get_by_role("dialog", name="Sign in again")
     dialog.get_by_label("Your key").fill(WRONG)
@@ -264,6 +270,28 @@ def test_a_key_that_is_revoked_in_the_middle_of_an_answer_loses_nothing(
     ).json()
     assert stream["state"] == "completed"
     assert source_of(tab) == stream["text"]
+    assert answer_of(tab).startswith(kept.strip())
+
+
+def test_a_key_that_is_revoked_in_the_middle_of_an_answer_stops_it_and_what_was_said_is_kept(
+    tab: Page, lasting: Private, token: str
+) -> None:
+    first = lasting.keys.make("Ana")
+    sign_in(tab, lasting, first)
+    ask_more(tab, prompt_for(token, **slow(tokens=500, pace_ms=40)))
+    wait_for_text(tab, 60)
+
+    lasting.keys.revoke(first)
+
+    expect(status(tab)).to_contain_text("Signed out", timeout=10_000)
+    kept = answer_of(tab)
+    second = lasting.keys.make("Ana", "--shares", id_of(first))
+    tab.get_by_role("button", name="Sign in").click()
+    dialog = tab.get_by_role("dialog", name="Sign in again")
+    dialog.get_by_label("Your key").fill(second)
+    dialog.get_by_role("button", name="Sign in").click()
+    expect(dialog).to_be_hidden()
+    expect_state(tab, "stopped")
     assert answer_of(tab).startswith(kept.strip())
 
 

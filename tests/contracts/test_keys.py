@@ -63,6 +63,19 @@ def test_a_key_that_is_not_there_is_not_found(store: KeyStore) -> None:
     assert store.all() == []
 
 
+def test_several_are_found_at_once_and_only_those_that_are_there(
+    store: KeyStore, peer_store: KeyStore
+) -> None:
+    first, second, third = key("aaaaaaaa"), key("bbbbbbbb", revoked=3.0), key("cccccccc")
+    for each in (first, second, third):
+        store.swap(None, each)
+
+    found = peer_store.find_several({"bbbbbbbb", "aaaaaaaa", "zzzzzzzz"})
+
+    assert found == {"aaaaaaaa": first, "bbbbbbbb": second}
+    assert peer_store.find_several([]) == {}
+
+
 def test_the_second_key_of_an_id_is_not_kept(store: KeyStore, peer_store: KeyStore) -> None:
     assert store.swap(None, key())
     assert not peer_store.swap(None, key(hash="ef" * 32))

@@ -18,7 +18,7 @@ from tests.live.websocket import Talk
 
 SLOW = {"tokens": 10_000, "pace_ms": 20}
 KNOWN_SECONDS = 8.0
-"""A lookup is remembered for 5 seconds."""
+"""A lookup is remembered for 3 seconds."""
 APP = "https://app.example.com"
 SAYING = {"attachments": [], "inference_options": {}}
 

@@ -152,6 +152,25 @@ def test_what_another_worker_changed_is_known_soon(
     assert refused(lambda: keyring.check(issued.text)) == "key_revoked"
 
 
+def test_who_looks_again_sees_keys_as_they_are_now_and_so_does_everybody_after(
+    keyring: Keyring, store: CountingKeys
+) -> None:
+    issued, unknown = keyring.issue(["run"]), make(["run"])
+    keyring.check(issued.text)
+    Keyring(store).revoke(issued.key.id)
+    keyring.check(issued.text)  # it is remembered
+
+    found = keyring.look_again({issued.key.id, unknown.key.id})
+
+    assert [each.state(time.time()) for each in found.values()] == ["revoked"]
+    assert refused(lambda: keyring.check(issued.text)) == "key_revoked"
+
+
+def test_keys_of_the_setting_are_looked_at_without_the_store() -> None:
+    issued = make(["run"])
+    assert fixed(issued).look_again([issued.key.id]) == {issued.key.id: issued.key}
+
+
 def test_guesses_do_not_fill_the_memory(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_REMEMBERED", 50)
     for _ in range(200):

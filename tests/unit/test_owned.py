@@ -18,8 +18,8 @@ from streaming.threads.memory import MemoryThreads
 from tests.doubles import ScriptedSource, ended, says
 
 ANA, BEN = "key_aaaaaaaa", "key_bbbbbbbb"
-# Told for the service itself; it has no answer for who asks.
-UNGUARDED = {"owner_of"}
+# For the service itself; they have no answer for who asks.
+UNGUARDED = {"owner_of", "stop"}
 
 
 class Asked:
