@@ -117,22 +117,20 @@ class Reader:
         if self._probe is not None and self._probe.lag_due:
             self._probe.lag_due = False
             self._woken_at = time.monotonic()
-        elif self._is_waited_on_straight() and self._go_straight():
+        elif self.straight is not None and self._bell.awaited and self._go_straight(self.straight):
             return
         self._bell.ring()
         self.on_wake()
 
-    def _is_waited_on_straight(self) -> bool:
-        stays = not self.left and self._expelled is None
-        return stays and self.straight is not None and self._bell.awaited
-
-    def _go_straight(self) -> bool:
-        """Give what is at hand to ``straight``, unless it is the stream's end; say whether that was done."""
+    def _go_straight(self, give: Callable[[Sequence[Record]], None]) -> bool:
+        """Give what is at hand, if that is not the stream's end and may be read; say whether it was done."""
+        if self.left or self._expelled is not None:
+            return False
         page = self._log.newest(self.stream_id, self.cursor.seq)
-        if self.straight is None or page is None or page.closed or page.more:
+        if page is None or page.closed or page.more:
             return False
         self.cursor = page.records[-1].cursor
-        self.straight(page.records)
+        give(page.records)
         return True
 
     def _tell_lag(self) -> None:

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 import gevent
 import pytest
 
-from streaming.errors import BadCursor, CursorLost, NotFound, StreamExpired, StreamLost
+from streaming.errors import (
+    BadCursor,
+    CursorLost,
+    NotAuthenticated,
+    NotFound,
+    StreamExpired,
+    StreamLost,
+)
 from streaming.eventlogs import Claim, new_stream_id
 from streaming.eventlogs.memory import MemoryLog
 from streaming.events import (
@@ -330,6 +337,22 @@ def test_a_reader_told_to_leave_takes_nothing_straight(log: MemoryLog) -> None:
         reader.leave()
         log.append(claim, 7, [encode(Token("seven"))])
         waiting.get(timeout=2)
+
+    assert straight == []
+
+
+def test_a_reader_that_is_expelled_takes_nothing_straight_any_more(log: MemoryLog) -> None:
+    claim = made(log, *tokens())
+    straight: list[Record] = []
+    with Reader(log, claim.stream_id, START) as reader:
+        reader.next(1)
+        reader.straight = straight.extend
+        waiting = gevent.spawn(reader.next, 5)
+        gevent.sleep(0)
+        reader.expel(NotAuthenticated("your key was revoked", code="key_revoked"))
+        log.append(claim, 7, [encode(Token("seven"))])
+        with pytest.raises(NotAuthenticated):
+            waiting.get(timeout=2)
 
     assert straight == []
 
