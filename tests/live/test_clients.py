@@ -20,8 +20,6 @@ from tests.live.conftest import StartService
 from tests.live.service import REPOSITORY, Service, Upstream, wait_until
 from tests.live.terminal import Program
 
-pytestmark = pytest.mark.timeout(120)
-
 SNIPPET = re.compile(r"^```(\w+) ([\w-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = REPOSITORY / "examples" / "clients"
 NODE_MODULES = REPOSITORY / "tests" / "clients_node" / "node_modules"

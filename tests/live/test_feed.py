@@ -5,14 +5,10 @@ import os
 import signal
 from typing import Any
 
-import pytest
-
 from tests.live.conftest import StartService
 from tests.live.service import EventReader, Service, SSEEvent, Upstream, sequence_of, text_of, wait_until
 from tests.live.upstream import contents
 from tests.live.v1 import new_token
-
-pytestmark = pytest.mark.timeout(60)
 
 
 def prompt(**script: Any) -> str:

@@ -45,8 +45,6 @@ from tests.live.test_upstream_faults import (
 )
 from tests.live.upstream import LEAK, Script
 
-pytestmark = pytest.mark.timeout(60)
-
 _numbers = itertools.count(1)
 
 

@@ -15,8 +15,6 @@ from langserve import RemoteRunnable
 
 from tests.live.service import EventReader, Service, Upstream, text_of, wait_until
 
-pytestmark = pytest.mark.timeout(90)
-
 WEATHER = "What is the weather in Oslo?"
 QUESTIONS: dict[str, Any] = {
     "explain": {"topic": "cursors"},

@@ -14,8 +14,6 @@ from tests.live.service import Answer, Service, request, wait_until
 from tests.live.test_chatkit import saying
 from tests.live.websocket import Talk
 
-pytestmark = pytest.mark.timeout(60)
-
 WORKERS = 3
 OFTEN = 12
 """Requests of which some come to each worker."""

@@ -20,8 +20,6 @@ from tests.live.service import (
 )
 from tests.live.upstream import LEAK, Script, contents
 
-pytestmark = pytest.mark.timeout(60)
-
 KEYS = {"FIRST_KEY": "sk-first-live-key", "SECOND_KEY": "sk-second-live-key"}
 # What the SDK would send to every upstream by itself.
 AMBIENT = {

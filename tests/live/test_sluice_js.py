@@ -17,8 +17,6 @@ from tests.live.test_v1_node import CLIENTS, node  # noqa: F401
 from tests.live.upstream import Script, contents
 from tests.live.v1 import new_token
 
-pytestmark = pytest.mark.timeout(90)
-
 NODE_SECONDS = 60.0
 
 Use = Callable[..., dict[str, Any]]

@@ -26,8 +26,6 @@ from tests.live.service import (
 )
 from tests.live.upstream import Script, contents
 
-pytestmark = pytest.mark.timeout(60)
-
 STAMP = re.compile(r"@(\d+):(\d+)@ ")
 ERROR_KEYS = {"message", "type", "code", "param", "retryable", "partial", "request_id"}
 

@@ -16,8 +16,6 @@ from tests.live.conftest import StartService
 from tests.live.service import Service, Upstream, free_port, wait_until
 from tests.live.terminal import COLUMNS, InTerminal, Printed, Program, timed
 
-pytestmark = pytest.mark.timeout(120)
-
 DONE, FAILED, WRONG_USE, UNREACHABLE, STOPPED = 0, 1, 2, 3, 130
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

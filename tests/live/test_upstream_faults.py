@@ -16,8 +16,6 @@ from tests.live.conftest import StartService
 from tests.live.service import SECRET_KEY, EventReader, Service, Upstream, sequence_of, text_of, wait_until
 from tests.live.upstream import LEAK, Script, contents
 
-pytestmark = pytest.mark.timeout(60)
-
 TOKENS = 6
 RETRIED = 3
 """Upstream requests of a stream that was retried as often as allowed."""

@@ -14,8 +14,6 @@ from pydantic import BaseModel
 from tests.live.service import Service, Upstream, wait_until
 from tests.openai_schemas import check, check_event
 
-pytestmark = pytest.mark.timeout(60)
-
 MODEL = "test-model"
 TOOL: Any = {
     "type": "function",

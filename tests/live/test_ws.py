@@ -21,8 +21,6 @@ from tests.live.service import Service, Upstream, wait_until
 from tests.live.upstream import contents
 from tests.live.websocket import BINARY, CLOSE, PING, TEXT, Raw, Talk, events_of, frame, text_of
 
-pytestmark = pytest.mark.timeout(120)
-
 _numbers = itertools.count(1)
 
 

@@ -7,16 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.browser.conftest import Cable
 from tests.live.service import Service, Upstream, wait_until
 from tests.live.upstream import contents
 from tests.snippets import snippet
 
 DOCUMENT = "docs/websocket.md"
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def run(*program: str) -> str:
