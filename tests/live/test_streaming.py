@@ -15,6 +15,8 @@ import pytest
 
 from tests.live.conftest import StartService
 from tests.live.service import (
+    PATIENCE_SECONDS,
+    REQUEST_SECONDS,
     Answer,
     EventReader,
     Service,
@@ -138,7 +140,11 @@ def test_a_client_that_leaves_closes_the_upstream_within_a_second(
 
     assert upstream.wait_for_close(token) - left <= 1.0
     stream_id = reader.headers["stream-id"]
-    wait_until(lambda: service.snapshot(stream_id)["state"] == "cancelled", 5, "the stream is cancelled")
+    wait_until(
+        lambda: service.snapshot(stream_id)["state"] == "cancelled",
+        PATIENCE_SECONDS,
+        "the stream is cancelled",
+    )
 
 
 def test_a_stream_with_another_reader_outlives_the_one_that_leaves(
@@ -215,15 +221,17 @@ def test_300_streams_of_one_worker_are_each_whole_and_in_order(
     service = start_service()
     upstream.reset()
     # All are open before the first sends text, so that they do run together.
-    script = {"tokens": 20, "pace_ms": 100, "first_ms": 5000}
-    readers = [EventReader(service.port, timeout_seconds=50) for _ in range(count)]
+    script = {"tokens": 20, "pace_ms": 100, "gate": token}
+    readers = [EventReader(service.port) for _ in range(count)]
     with selectors.DefaultSelector() as selector:
         for i, reader in enumerate(readers):
             body = {"prompt": prompt_for(f"{token}-{i}", **script)}
             reader.start("/streams", method="POST", body=body)
             selector.register(reader, selectors.EVENT_READ)
+        wait_until(lambda: upstream.stats()["playing"] == count, REQUEST_SECONDS, "all are open")
+        upstream.let(token)
         while selector.get_map():
-            for key, _events in selector.select(timeout=20):
+            for key, _events in selector.select(timeout=REQUEST_SECONDS):
                 reader = key.fileobj
                 reader.pump()
                 if reader.ended:
@@ -252,7 +260,7 @@ def test_two_streams_in_sequence_share_an_upstream_connection(
     for _ in range(2):
         with service.create_and_follow(prompt_for(token, tokens=3)) as reader:
             reader.read_all()
-        wait_until(lambda: upstream.log(token)[-1]["finished"], 5, "the upstream has finished")
+        wait_until(lambda: upstream.log(token)[-1]["finished"], PATIENCE_SECONDS, "the upstream has finished")
 
     first, second = upstream.log(token)
     assert first["connection"] == second["connection"]
@@ -267,7 +275,11 @@ def test_a_reader_cut_at_every_event_has_exactly_the_upstream_s_text(
 ) -> None:
     stream_id = service.create(prompt_for(token, tokens=40, pace_ms=pace_ms))
     if not pace_ms:
-        wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", 10, "the stream is complete")
+        wait_until(
+            lambda: service.snapshot(stream_id)["state"] == "completed",
+            PATIENCE_SECONDS,
+            "the stream is complete",
+        )
 
     events: list[SSEEvent] = []
     while not (events and events[-1].is_last):
@@ -490,7 +502,7 @@ def test_the_reader_of_a_killed_worker_resumes_to_the_interruption(
 
     wait_until(
         lambda: service.is_healthy() and not set(service.worker_pids()) & set(killed),
-        15,
+        PATIENCE_SECONDS,
         "a new worker answers",
     )
     with service.follow(stream_id, after=reader.events[-1].id) as resumed:
@@ -572,7 +584,9 @@ def test_a_poll_waits_for_something_new(service: Service, upstream: Upstream, to
 
 def test_a_poll_of_a_silent_stream_comes_back_when_its_wait_is_over(service: Service, token: str) -> None:
     stream_id = service.create(prompt_for(token, play="half_open", after=2))
-    wait_until(lambda: service.snapshot(stream_id)["text"] == "w0 w1 ", 10, "the stream has two tokens")
+    wait_until(
+        lambda: service.snapshot(stream_id)["text"] == "w0 w1 ", PATIENCE_SECONDS, "the stream has two tokens"
+    )
     cursor = service.snapshot(stream_id)["cursor"]
 
     started = time.monotonic()

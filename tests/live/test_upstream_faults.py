@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.live.conftest import StartService
-from tests.live.service import SECRET_KEY, EventReader, Service, Upstream, sequence_of, text_of, wait_until
+from tests.live.service import (
+    PATIENCE_SECONDS,
+    SECRET_KEY,
+    EventReader,
+    Service,
+    Upstream,
+    sequence_of,
+    text_of,
+    wait_until,
+)
 from tests.live.upstream import LEAK, Script, contents
 
 TOKENS = 6
@@ -272,7 +281,7 @@ def play(service: Service, upstream: Upstream, script: Script) -> Played:
     if "text" in script:
         del script["tokens"]
     stream_id = service.create(f"please <<{json.dumps(script)}>>")
-    with service.follow(stream_id, timeout_seconds=25) as reader:
+    with service.follow(stream_id) as reader:
         assert reader.status == 200, bytes(reader.raw)
         reader.read_all()
     played = Played(stream_id, reader, upstream.log(token))
@@ -280,10 +289,10 @@ def play(service: Service, upstream: Upstream, script: Script) -> Played:
     assert_nothing_leaks(played, service)
     wait_until(
         lambda: all(request_is_over(entry) for entry in upstream.log(token)),
-        2,
+        PATIENCE_SECONDS,
         "every upstream request is answered whole or closed after the stream's end",
     )
-    return played
+    return played._replace(requests=upstream.log(token))
 
 
 def request_is_over(entry: dict[str, Any]) -> bool:
@@ -386,7 +395,11 @@ def test_a_connection_that_the_upstream_closed_meanwhile_is_not_noticed(
     script = {"play": "keepalive_closed", "fin_ms": 50}
     first = play(impatient_service, upstream, script)
     token = first.requests[0]["token"]
-    wait_until(lambda: upstream.log(token)[0]["t_closed_by_us"], 5, "the upstream has closed the connection")
+    wait_until(
+        lambda: upstream.log(token)[0]["t_closed_by_us"],
+        PATIENCE_SECONDS,
+        "the upstream has closed the connection",
+    )
 
     second = play(impatient_service, upstream, {})
 
