@@ -10,7 +10,7 @@ run: .venv/installed
 
 test: .venv/installed-dev browser node-clients
 	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
-	$(BIN)/python -m pytest tests/live tests/browser -n 3
+	$(BIN)/python -m pytest tests/live tests/browser -n 3 --dist worksteal
 
 # The layers that take seconds.
 test-fast: .venv/installed-dev

@@ -27,6 +27,10 @@ from tests.browser.pages import (
 from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import contents
 
+FRAMES = "(async () => { for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame); })()"
+"""What the end of an answer brings with it has been laid out, and scrolled to, after so many."""
+
+
 # Without scripts
 
 
@@ -258,6 +262,8 @@ def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
       document.querySelector(".turn:last-of-type").append(block);
       for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
     }"""
+    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
+    wait_until(lambda: tab.evaluate(FRAMES) or tab.evaluate(left) <= 1, PATIENCE_SECONDS, "it is at the end")
     before = tab.evaluate("scrollY")
     for _ in range(10):
         tab.evaluate("scrollBy(0, -10)")
