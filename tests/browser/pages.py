@@ -100,7 +100,7 @@ def answer_of(tab: Page, place: int = -1) -> str:
 
 def source_of(tab: Page, place: int = -1) -> str:
     """Return the answer's text as it was written, from the clipboard."""
-    # The button may still say "Copied" of the last time: that the clipboard has changed is what counts.
+    # The button may say "Copied" of the last time: that the clipboard has changed is what counts.
     before = "nothing was copied"
     tab.evaluate("text => navigator.clipboard.writeText(text)", before)
     turn(tab, place).locator(".answer").hover()

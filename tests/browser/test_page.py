@@ -26,7 +26,7 @@ from tests.browser.pages import (
     wait_for_text,
     words,
 )
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import contents
 
 # An answer
@@ -222,6 +222,30 @@ def test_an_upstream_that_refuses_is_an_error_with_a_way_on(
     expect_state(tab, "done")
     assert source_of(tab) == "w0 w1 w2 w3 w4 w5 "
     assert len(upstream.log(token)) == 2
+
+
+def test_who_copies_again_is_told_again_for_as_long(tab: Page, service: Service, token: str) -> None:
+    ask(tab, service, prompt_for(token, text="to be copied"))
+    expect_state(tab, "done")
+    button = turn(tab).locator(".action.copy")
+    was = button.inner_text()
+    tab.clock.install()
+
+    button.click()
+    expect(button).to_have_text("Copied")
+    tab.clock.run_for(1500)
+    tab.evaluate("navigator.clipboard.writeText('')")
+    button.click()
+    wait_until(
+        lambda: tab.evaluate("navigator.clipboard.readText()") == "to be copied",
+        PATIENCE_SECONDS,
+        "it is copied again",
+    )
+    tab.clock.run_for(1500)
+
+    expect(button).to_have_text("Copied")
+    tab.clock.run_for(1000)
+    expect(button).to_have_text(was)
 
 
 def test_a_silent_model_is_called_silent_and_says_what_to_do(tab: Page, service: Service, token: str) -> None:
