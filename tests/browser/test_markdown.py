@@ -292,7 +292,7 @@ def busy_seconds(page: Page, work: Callable[[], Any]) -> float:
 def test_twice_the_tokens_cost_twice_the_time(page: Page) -> None:
     page.evaluate("tokens => tests.timed(tokens)", long_answer(2000))
     seconds = {}
-    for tokens in (5_000, 10_000, 20_000, 40_000):
+    for tokens in (5_000, 40_000):
         answer = long_answer(tokens)
         seconds[tokens] = busy_seconds(
             page, lambda answer=answer: page.evaluate("t => tests.timed(t)", answer)

@@ -16,6 +16,7 @@ from tests.browser.pages import (
     ask_more,
     expect_state,
     field,
+    held,
     picture,
     prompt_for,
     send,
@@ -220,12 +221,13 @@ def test_signing_out_ends_it_in_every_tab(tab: Page, private: Private, token: st
 
 
 def test_a_key_that_is_revoked_in_the_middle_of_an_answer_loses_nothing(
-    watched: Page, private: Private, token: str
+    watched: Page, private: Private, upstream: Upstream, token: str
 ) -> None:
     tab = watched
     first = private.keys.make("Ana")
     sign_in(tab, private, first)
-    ask_more(tab, prompt_for(token, **slow(tokens=500, pace_ms=40)))
+    ask_more(tab, prompt_for(token, **held(token, tokens=400)))
+    upstream.let(token, 40)
     wait_for_text(tab, 60)
     field(tab).fill("Half a question")
 
@@ -236,6 +238,7 @@ def test_a_key_that_is_revoked_in_the_middle_of_an_answer_loses_nothing(
     expect(status(tab)).to_contain_text("Signed out")
     kept = answer_of(tab)
     assert len(kept) >= 60
+    upstream.let(token)  # the rest comes while nobody hears it
     picture(tab, "signed-out")
     assert serious(tab) == []
 
@@ -299,13 +302,17 @@ def is_out(tab: Page) -> bool:
     return set(tab.evaluate(script)) == {401}
 
 
-def test_signing_in_in_one_tab_lets_the_other_go_on(tab: Page, private: Private, token: str) -> None:
+def test_signing_in_in_one_tab_lets_the_other_go_on(
+    tab: Page, private: Private, upstream: Upstream, token: str
+) -> None:
     first = private.keys.make("Ana")
     sign_in(tab, private, first)
-    ask_more(tab, prompt_for(token, **slow(tokens=500, pace_ms=40)))
+    ask_more(tab, prompt_for(token, **held(token)))
+    upstream.let(token, 40)
     wait_for_text(tab, 40)
     second = private.keys.rotate(first)
     expect(status(tab)).to_contain_text("Signed out")
+    upstream.let(token)
 
     other = tab.context.new_page()
     sign_in(other, private, second)
