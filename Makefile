@@ -9,12 +9,21 @@ run: .venv/installed
 	@[ -n "$$AUTH$$API_KEYS$$BIND_HOST" ] || export BIND_HOST=127.0.0.1; exec $(BIN)/gunicorn wsgi:app
 
 test: .venv/installed-dev browser node-clients
-	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
-	$(BIN)/python -m pytest tests/live tests/browser -n 3
+	@$(MAKE) --no-print-directory test-fast
+	$(BIN)/python -m pytest tests/live tests/browser -n 3 --dist worksteal
 
-# The layers that take seconds.
+# The layers that take seconds, in two processes. Not pytest's own workers: gevent has to be in place before
+# they are, and they have threads by then.
+FUZZ_TESTS := $(wildcard tests/unit/test_fuzz_*.py)
+.PHONY: test-parts test-whole
 test-fast: .venv/installed-dev
-	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-parts test-whole
+
+test-parts:
+	$(BIN)/python -m pytest -p tests._patched tests/unit $(FUZZ_TESTS:%=--ignore=%)
+
+test-whole:
+	$(BIN)/python -m pytest -p tests._patched tests/contracts tests/web $(FUZZ_TESTS)
 
 # Harm the real service under load, and check from outside that no promise is broken; see
 # docs/reliability.md. Sizes: make chaos CHAOS="kills --kills 1000 --streams 10000"

@@ -18,5 +18,6 @@ export async function copy(text, button) {
   label.dataset.was ??= label.textContent;
   label.textContent = words;
   announce(words);
-  setTimeout(() => (label.textContent = label.dataset.was), SAID_MS);
+  clearTimeout(label.timer);
+  label.timer = setTimeout(() => (label.textContent = label.dataset.was), SAID_MS);
 }

@@ -21,7 +21,7 @@ from streaming.events import Done, Event, Record, Token, decode
 from streaming.sources import Batches, Prompt
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Return what ``condition`` returns once it is true; fail when it is not within ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -158,7 +158,7 @@ def text_of(events: Iterable[Event]) -> str:
     return "".join(event.content for event in events if isinstance(event, Token))
 
 
-def ended(log: EventLog, stream_id: str, seconds: float = 5.0) -> State:
+def ended(log: EventLog, stream_id: str, seconds: float = 20.0) -> State:
     """Wait for the end of a stream and return its state."""
     eventually(lambda: log.head(stream_id).ended, seconds)
     return log.head(stream_id).state

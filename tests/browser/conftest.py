@@ -13,15 +13,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.live.cable import Cable
-from tests.live.service import Service, Upstream
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream
 
 StartService = Callable[..., Service]
 
 LAN_HOST = "sluice.test"
 """A name of 127.0.0.1 for which the browser has no secure context, as for any other machine."""
+# How long a test waits for what it expects to see. What is seen when is no claim of any of them.
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 DEMO = {"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None, "MODEL": None}
 
 
@@ -115,7 +117,7 @@ def new_context(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
     def open_context(**options: object) -> BrowserContext:
         context = browser.new_context(**options)
         context.grant_permissions(["clipboard-read", "clipboard-write"])
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_SECONDS * 1000)
         context.on("weberror", lambda event: faults.append(f"script error: {event.error}"))
         context.on("console", lambda message: faults.extend(_breaches(message.text)))
         context.on("request", lambda request: faults.extend(_strangers(request.url)))

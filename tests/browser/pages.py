@@ -8,11 +8,13 @@ from typing import Any
 from playwright.sync_api import Locator, Page, Request, expect
 
 from tests.browser.conftest import Cable
-from tests.live.service import Service, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, wait_until
 from tests.live.upstream import Script
 
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 """Where screenshots are kept; not under version control."""
+LONG_SECONDS = 3 * PATIENCE_SECONDS
+"""How long an answer is waited for that takes some seconds itself."""
 
 
 def prompt_for(token: str, **script: Any) -> str:
@@ -23,6 +25,14 @@ def prompt_for(token: str, **script: Any) -> str:
 def slow(tokens: int = 100, pace_ms: int = 40) -> Script:
     """Return a script for an answer that takes some seconds."""
     return {"tokens": tokens, "pace_ms": pace_ms}
+
+
+def held(gate: str, tokens: int = 100, pace_ms: int = 20) -> Script:
+    """Return a script for an answer that goes on as far as the test lets it: ``upstream.let(gate, 30)``.
+
+    What has to be seen in the middle of an answer is seen there, however long that takes.
+    """
+    return {"tokens": tokens, "pace_ms": pace_ms, "gate": gate}
 
 
 # Asking
@@ -90,20 +100,26 @@ def answer_of(tab: Page, place: int = -1) -> str:
 
 def source_of(tab: Page, place: int = -1) -> str:
     """Return the answer's text as it was written, from the clipboard."""
+    # The button may say "Copied" of the last time: that the clipboard has changed is what counts.
+    before = "nothing was copied"
+    tab.evaluate("text => navigator.clipboard.writeText(text)", before)
     turn(tab, place).locator(".answer").hover()
     turn(tab, place).locator(".action.copy").click()
     expect(turn(tab, place).locator(".action.copy")).to_have_text("Copied")
-    copied: str = tab.evaluate("navigator.clipboard.readText()")
-    return copied
+    copied = "navigator.clipboard.readText()"
+    wait_until(lambda: tab.evaluate(copied) != before, PATIENCE_SECONDS, "the answer is on the clipboard")
+    return str(tab.evaluate(copied))
 
 
 def wait_for_text(tab: Page, characters: int) -> str:
     """Return the answer once it has so many characters."""
-    wait_until(lambda: len(answer_of(tab)) >= characters, 15, f"the answer has {characters} characters")
+    wait_until(
+        lambda: len(answer_of(tab)) >= characters, LONG_SECONDS, f"the answer has {characters} characters"
+    )
     return answer_of(tab)
 
 
-def expect_state(tab: Page, state: str, seconds: float = 20) -> None:
+def expect_state(tab: Page, state: str, seconds: float = LONG_SECONDS) -> None:
     """``busy``, ``done``, ``stopped``, ``interrupted``, ``error`` or ``gone``."""
     expect(turn(tab)).to_have_attribute("data-state", state, timeout=seconds * 1000)
 

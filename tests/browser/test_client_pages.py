@@ -9,8 +9,6 @@ from playwright.sync_api import Page, expect
 from tests.live.cable import Cable
 from tests.live.service import REPOSITORY, Service, Upstream
 
-pytestmark = pytest.mark.timeout(60)
-
 PAGES = ("eventsource", "fetch")
 Open = Callable[[Service | Cable], Page]
 
@@ -52,7 +50,7 @@ def test_a_page_goes_on_where_the_network_was_cut(opened: Open, cable: Cable) ->
         expect(tab.locator("#answer")).to_contain_text(place)
         cable.cut()
         cable.mend()
-    expect(tab.locator("#state")).to_have_text("stop", timeout=20_000)
+    expect(tab.locator("#state")).to_have_text("stop")
     assert tab.locator("#answer").text_content() == words(150)
 
 
@@ -63,7 +61,7 @@ def test_a_page_stops_the_run(service: Service, upstream: Upstream, opened: Open
     expect(tab.locator("#answer")).to_contain_text("w5 ")
     tab.get_by_text("Stop").click()
     expect(tab.locator("#state")).to_have_text("cancelled")
-    upstream.wait_for_close(token, 2)
+    upstream.wait_for_close(token)
 
 
 def test_a_page_tells_a_failure_and_a_refusal(service: Service, opened: Open) -> None:

@@ -9,8 +9,6 @@ from tests.browser.pages import picture
 from tests.browser.test_page_looks import SCREENS, serious
 from tests.live.service import Service
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def shown(tab: Page) -> Locator:
     return tab.locator("article[data-entry]:visible")

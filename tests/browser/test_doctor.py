@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser.pages import LONG_SECONDS
 from tests.live.nginx import Nginx
 from tests.live.service import REPOSITORY, Service
-
-pytestmark = pytest.mark.timeout(90)
 
 AXE = REPOSITORY / "tests/clients_node/node_modules/axe-core/axe.min.js"
 GOOD = """
@@ -28,7 +27,7 @@ def examine(tab: Page, url: str, seconds: float = 4) -> dict[str, str]:
     tab.evaluate(f"document.querySelector('#silence option').value = '{seconds}'")
     tab.get_by_label("Longest silence to try").select_option(str(seconds))
     tab.get_by_role("button", name="Examine").click()
-    expect(tab.locator("#examine")).to_have_attribute("data-state", "done", timeout=40_000)
+    expect(tab.locator("#examine")).to_have_attribute("data-state", "done", timeout=LONG_SECONDS * 1000)
     return levels(tab, "#way")
 
 
@@ -107,7 +106,7 @@ def test_a_service_that_has_gone_is_told(tab: Page, through: Callable[[str], str
     # And it can be tried again.
     tab.unroute("**/doctor/ticks*")
     tab.get_by_role("button", name="Examine").click()
-    expect(tab.locator("[data-code=buffering]")).to_be_visible(timeout=20_000)
+    expect(tab.locator("[data-code=buffering]")).to_be_visible(timeout=LONG_SECONDS * 1000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,10 +1,10 @@
 """The page as its readers meet it: asking, and an answer that grows."""
 
-import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
 from tests.browser.conftest import LAN_HOST
 from tests.browser.pages import (
+    LONG_SECONDS,
     announced,
     answer,
     answer_of,
@@ -12,6 +12,7 @@ from tests.browser.pages import (
     ask_more,
     expect_state,
     field,
+    held,
     is_question,
     notice,
     prompt_for,
@@ -25,27 +26,29 @@ from tests.browser.pages import (
     wait_for_text,
     words,
 )
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import contents
-
-pytestmark = pytest.mark.timeout(60)
-
 
 # An answer
 
 
-def test_the_answer_grows_while_it_is_written(tab: Page, service: Service, token: str) -> None:
-    script = slow()
+def test_the_answer_grows_while_it_is_written(
+    tab: Page, service: Service, upstream: Upstream, token: str
+) -> None:
+    script = held(token)
     whole = "".join(contents(script))
 
     ask(tab, service, prompt_for(token, **script))
+    upstream.let(token, 10)
     first = wait_for_text(tab, 10)
     expect(words(tab)).to_have_text("Writing")
+    upstream.let(token, 60)
     second = wait_for_text(tab, len(first) + 30)
 
     assert whole.startswith(first.strip())
     assert whole.startswith(second.strip())
     assert len(first) < len(second) < len(whole)
+    upstream.let(token)
     expect_state(tab, "done")
     expect(status(tab)).to_be_hidden()
     assert source_of(tab) == whole
@@ -55,19 +58,22 @@ def test_the_answer_grows_while_it_is_written(tab: Page, service: Service, token
 def test_a_reload_in_the_middle_neither_loses_nor_repeats_a_character(
     tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
-    script = slow(tokens=300, pace_ms=50)
+    script = held(token, tokens=400)
     whole = "".join(contents(script))
     ask(tab, service, prompt_for(token, **script))
+    upstream.let(token, 10)
     wait_for_text(tab, 20)
 
-    for _reload in range(20):
+    for reload in range(1, 21):
         before = len(answer_of(tab))
+        upstream.let(token, 10 + 15 * reload)  # these come while it is loaded, and after
         tab.reload()
         assert whole.startswith(answer_of(tab).strip())
-        wait_until(lambda before=before: len(answer_of(tab)) > before, 15, "the answer has grown")
+        wait_until(lambda before=before: len(answer_of(tab)) > before, LONG_SECONDS, "the answer has grown")
 
     expect(turn(tab)).to_have_attribute("data-state", "busy")
-    expect_state(tab, "done", seconds=30)
+    upstream.let(token)
+    expect_state(tab, "done")
     assert source_of(tab) == whole
     assert len(upstream.log(token)) == 1
     tab.reload()
@@ -152,9 +158,7 @@ def test_a_question_that_cannot_be_sent_stays_where_it_was_typed(
     field(tab).fill(prompt_for(token))
     field(tab).press("Enter")
     expect(announced(tab)).to_have_text("Asking")
-    expect(notice(tab)).to_have_text(
-        "The service cannot be reached. Send it again: it is asked once.", timeout=20_000
-    )
+    expect(notice(tab)).to_have_text("The service cannot be reached. Send it again: it is asked once.")
     expect(field(tab)).to_have_value(prompt_for(token))
 
     tab.context.set_offline(False)
@@ -220,18 +224,46 @@ def test_an_upstream_that_refuses_is_an_error_with_a_way_on(
     assert len(upstream.log(token)) == 2
 
 
+def test_who_copies_again_is_told_again_for_as_long(tab: Page, service: Service, token: str) -> None:
+    ask(tab, service, prompt_for(token, text="to be copied"))
+    expect_state(tab, "done")
+    button = turn(tab).locator(".action.copy")
+    was = button.inner_text()
+    tab.clock.install()
+
+    button.click()
+    expect(button).to_have_text("Copied")
+    tab.clock.run_for(1500)
+    tab.evaluate("navigator.clipboard.writeText('')")
+    button.click()
+    wait_until(
+        lambda: tab.evaluate("navigator.clipboard.readText()") == "to be copied",
+        PATIENCE_SECONDS,
+        "it is copied again",
+    )
+    tab.clock.run_for(1500)
+
+    expect(button).to_have_text("Copied")
+    tab.clock.run_for(1000)
+    expect(button).to_have_text(was)
+
+
 def test_a_silent_model_is_called_silent_and_says_what_to_do(tab: Page, service: Service, token: str) -> None:
     tab.clock.install()
     ask(tab, service, prompt_for(token, play="half_open", after=2, tokens=3))
-    tab.clock.run_for(200)
-    wait_for_text(tab, 5)
+
+    def has_text() -> bool:
+        tab.clock.run_for(20)  # what came is shown in the next frame, of this clock
+        return len(answer_of(tab)) >= 5
+
+    wait_until(has_text, LONG_SECONDS, "the answer has begun")
 
     tab.clock.run_for(12_000)
 
     expect(status(tab)).to_have_text("The model is silent You can wait, or stop it and try again.")
     expect(announced(tab)).to_have_text("The model is silent. You can wait, or stop it and try again.")
+    tab.clock.resume()
     stop(tab).click()
-    tab.clock.run_for(1000)
     expect_state(tab, "stopped")
 
 

@@ -15,17 +15,15 @@ from tests.browser.pages import (
     ask_more,
     expect_state,
     field,
+    held,
     notice,
     prompt_for,
     questions,
     send,
-    slow,
     turn,
     wait_for_text,
 )
 from tests.live.service import Service, Upstream
-
-pytestmark = pytest.mark.timeout(60)
 
 DRAW = """([width, height, type]) => {
     const canvas = Object.assign(document.createElement("canvas"), { width, height });
@@ -225,8 +223,11 @@ def test_the_instructions_fold_by_a_click_beside_them_and_by_escape(tab: Page, s
 # Metrics
 
 
-def test_metrics_are_switched_on_and_stay_on(tab: Page, service: Service, token: str) -> None:
-    ask(tab, service, prompt_for(token, **slow(tokens=150)))
+def test_metrics_are_switched_on_and_stay_on(
+    tab: Page, service: Service, upstream: Upstream, token: str
+) -> None:
+    ask(tab, service, prompt_for(token, **held(token, tokens=150, pace_ms=40)))
+    upstream.let(token, 20)
     wait_for_text(tab, 20)
     numbers = turn(tab).locator(".numbers")
     expect(numbers).to_be_hidden()
@@ -234,12 +235,14 @@ def test_metrics_are_switched_on_and_stay_on(tab: Page, service: Service, token:
     expect(switch).not_to_be_checked()
 
     switch.click()
+    upstream.let(token, 100)  # numbers come with tokens, a few times a second
 
     expect(switch).to_be_checked()
     expect(numbers).to_have_text(
         re.compile(r"\d+ tokens · \d+\.\d s · \d+\.\d tokens/s · first after \d+ ms")
     )
     early = numbers.text_content()
+    upstream.let(token)
     expect(numbers).not_to_have_text(early or "")
     expect_state(tab, "done")
     last = numbers.text_content() or ""

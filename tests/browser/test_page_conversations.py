@@ -15,6 +15,7 @@ from tests.browser.pages import (
     ask_more,
     expect_state,
     field,
+    held,
     listed,
     notice,
     prompt_for,
@@ -29,8 +30,6 @@ from tests.browser.pages import (
 )
 from tests.live.service import Service, Upstream
 from tests.live.upstream import contents
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def say(token: str, text: str) -> str:
@@ -251,12 +250,14 @@ def test_a_question_of_one_tab_is_answered_in_the_other_too(
     ask(tab, service, say(token, "one"))
     expect_state(tab, "done")
     other.goto(tab.url)
-    script = slow()
+    script = held(token)
 
     ask_more(tab, prompt_for(token, **script))
 
+    upstream.let(token, 20)
     wait_for_text(other, 20)
     expect(stop(other)).to_be_visible()
+    upstream.let(token)
     for each in (tab, other):
         expect_state(each, "done")
         assert source_of(each) == "".join(contents(script))
@@ -267,11 +268,14 @@ def test_a_question_of_one_tab_is_answered_in_the_other_too(
 def test_another_device_goes_on_by_the_address(
     tab: Page, second_tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
-    script = slow()
+    script = held(token)
     ask(tab, service, prompt_for(token, **script))
+    upstream.let(token, 40)
     wait_for_text(tab, 60)
 
     second_tab.goto(tab.url)
+    wait_for_text(second_tab, 60)
+    upstream.let(token)
 
     for each in (tab, second_tab):
         expect_state(each, "done")

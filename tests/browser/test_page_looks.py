@@ -24,9 +24,7 @@ from tests.browser.pages import (
     turn,
     wait_for_text,
 )
-from tests.live.service import Service
-
-pytestmark = pytest.mark.timeout(120)
+from tests.live.service import Service, Upstream
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "tests/clients_node/node_modules/axe-core/axe.min.js"
@@ -113,12 +111,15 @@ def test_the_empty_page(open_screen: Callable[[str], Page], examples: Service, s
 
 
 def test_an_answer_that_runs_and_is_finished(
-    open_screen: Callable[[str], Page], service: Service, token: str, screen: str
+    open_screen: Callable[[str], Page], service: Service, upstream: Upstream, token: str, screen: str
 ) -> None:
     tab = open_screen(screen)
-    ask(tab, service, f"How do I resume? {prompt_for(token, text=LONG_ENOUGH, pieces=120, pace_ms=40)}")
+    script = {"text": LONG_ENOUGH, "pieces": 120, "gate": token}
+    ask(tab, service, f"How do I resume? {prompt_for(token, **script)}")
+    upstream.let(token, 60)
     wait_for_text(tab, 150)
     look(tab, f"running-{screen}")
+    upstream.let(token)
     expect_state(tab, "done")
     expect(answer(tab).locator(".hljs-keyword").first).to_be_visible()
     tab.get_by_role("switch", name="Metrics").click()

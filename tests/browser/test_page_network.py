@@ -5,11 +5,13 @@ from playwright.sync_api import Page, Request, Route, expect
 
 from tests.browser.conftest import Cable, StartService
 from tests.browser.pages import (
+    LONG_SECONDS,
     announced,
     answer_of,
     ask,
     expect_state,
     field,
+    held,
     is_event_stream,
     prompt_for,
     send,
@@ -22,8 +24,6 @@ from tests.browser.pages import (
 )
 from tests.live.service import Service, Upstream, wait_until
 from tests.live.upstream import contents
-
-pytestmark = pytest.mark.timeout(60)
 
 LOST = "Connection lost, reconnecting"
 
@@ -75,17 +75,20 @@ def test_a_network_that_is_cut_costs_no_character(
     tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
     alone(tab)
-    script = slow(tokens=12, pace_ms=2000)
+    script = held(token)
     ask(tab, service, prompt_for(token, **script))
-    before = wait_for_text(tab, 10)
+    upstream.let(token, 5)
+    before = wait_for_text(tab, len("".join(contents(script)[:5]).strip()))
 
     # It lets the open stream be: this is told by asking, until the next token comes.
     tab.context.set_offline(True)
     expect(words(tab)).to_have_text(LOST)
     tab.context.set_offline(False)
 
+    upstream.let(token, 20)
     wait_for_text(tab, len(before) + 10)
     expect(words(tab)).to_have_text("Writing")
+    upstream.let(token)
     expect_state(tab, "done")
     assert source_of(tab) == "".join(contents(script))
     assert len(upstream.log(token)) == 1
@@ -94,31 +97,35 @@ def test_a_network_that_is_cut_costs_no_character(
 def test_connections_that_break_cost_no_character(
     tab: Page, cable: Cable, upstream: Upstream, token: str
 ) -> None:
-    script = slow(tokens=200)
+    script = held(token, tokens=300, pace_ms=40)
     ask(tab, cable, prompt_for(token, **script))
 
-    for characters in (60, 300):
+    for characters, tokens in ((60, 60), (300, 150)):
+        upstream.let(token, tokens)  # more than are waited for: it is cut while they come
         wait_for_text(tab, characters)
         cable.cut()
         expect(words(tab)).to_have_text(LOST)
         cable.mend()
         expect(words(tab)).to_have_text("Writing")
 
+    upstream.let(token)
     expect_state(tab, "done")
     assert source_of(tab) == "".join(contents(script))
     assert len(upstream.log(token)) == 1
 
 
 def test_an_answer_that_ends_while_the_network_is_cut_is_shown_whole(
-    tab: Page, service: Service, cable: Cable, token: str
+    tab: Page, service: Service, upstream: Upstream, cable: Cable, token: str
 ) -> None:
-    script = slow(tokens=60)
+    script = held(token, tokens=60)
     ask(tab, cable, prompt_for(token, **script))
     stream_id = stream_of(tab)
+    upstream.let(token, 20)
     wait_for_text(tab, 30)
 
     cable.cut()
-    wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", 15, "the run has ended")
+    upstream.let(token)
+    wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", LONG_SECONDS, "the run has ended")
     cable.mend()
 
     expect_state(tab, "done")
@@ -149,11 +156,12 @@ def test_a_refused_event_stream_is_opened_again(tab: Page, service: Service, tok
     "change", [('data-cursor="1.', 'data-cursor="7.'), ("w2 w3", "w2 XX")], ids=["cursor", "text"]
 )
 def test_a_page_that_does_not_fit_the_log_is_read_again_from_the_start(
-    tab: Page, service: Service, token: str, change: tuple[str, str]
+    tab: Page, service: Service, upstream: Upstream, token: str, change: tuple[str, str]
 ) -> None:
-    script = slow()
+    script = held(token)
     stream_id = service.create(prompt_for(token, **script))
-    wait_until(lambda: len(service.snapshot(stream_id)["text"]) > 40, 10, "the answer has begun")
+    upstream.let(token, 30)
+    wait_until(lambda: len(service.snapshot(stream_id)["text"]) > 40, LONG_SECONDS, "the answer has begun")
 
     def spoil(route: Route) -> None:
         response = route.fetch()
@@ -162,6 +170,7 @@ def test_a_page_that_does_not_fit_the_log_is_read_again_from_the_start(
 
     tab.route("**/?stream=*", spoil)
     tab.goto(f"{service.url}/?stream={stream_id}")
+    upstream.let(token)
 
     expect_state(tab, "done")
     assert source_of(tab) == "".join(contents(script))
@@ -176,13 +185,15 @@ def test_a_network_that_holds_event_streams_back_is_polled(
             route.continue_()
 
     alone(tab)
-    script = slow(tokens=250)
+    script = held(token)
     tab.route("**/streams/*", hold_back)
     ask(tab, service, prompt_for(token, **script))
+    upstream.let(token, 50)
 
-    expect(words(tab)).to_have_text("This network holds streams back: polling", timeout=12_000)
+    expect(words(tab)).to_have_text("This network holds streams back: polling")
     expect(announced(tab)).to_contain_text("polling")
     assert len(wait_for_text(tab, 10)) < len("".join(contents(script)))
+    upstream.let(token)
     expect_state(tab, "done")
     assert source_of(tab) == "".join(contents(script))
     assert len(upstream.log(token)) == 1

@@ -22,8 +22,6 @@ from tests.browser.pages import (
 )
 from tests.live.service import Service, request
 
-pytestmark = pytest.mark.timeout(90)
-
 
 def shown(tab: Page) -> str:
     """Return the markup of the parts, without what differs between two looks for a reason."""
@@ -231,7 +229,7 @@ def test_a_graph_is_answered_without_javascript(
     choose(tab, "approval")
     field(tab).fill("Invite Ana")
     send(tab).click()
-    expect(tab.get_by_role("button", name="no")).to_be_visible(timeout=20_000)
+    expect(tab.get_by_role("button", name="no")).to_be_visible()
 
     if said == "no":
         tab.get_by_role("button", name="no").click()
@@ -241,7 +239,7 @@ def test_a_graph_is_answered_without_javascript(
 
     expect(tab.locator(".turn")).to_have_count(2)
     expect(turn(tab).locator(".bubble")).to_have_text(said)
-    expect(answer(tab).get_by_text(told)).to_be_visible(timeout=20_000)
+    expect(answer(tab).get_by_text(told)).to_be_visible()
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["with scripts", "without"])
@@ -254,7 +252,7 @@ def test_a_runnable_is_chosen_answers_and_stays_chosen(
     field(tab).fill("What is the weather in Paris?")
     send(tab).click()
 
-    expect(answer(tab).get_by_text("celsius").first).to_be_attached(timeout=20_000)
+    expect(answer(tab).get_by_text("celsius").first).to_be_attached()
     expect(turn(tab).locator("[data-slot=model]")).to_have_text("agent")
     expect_state(tab, "done")
     expect(tab.get_by_label("Model or agent")).to_have_value("runnable:agent")

@@ -13,6 +13,7 @@ from tests.browser.pages import (
     ask,
     expect_state,
     field,
+    held,
     notice,
     prompt_for,
     send,
@@ -23,10 +24,11 @@ from tests.browser.pages import (
     turn,
     wait_for_text,
 )
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import contents
 
-pytestmark = pytest.mark.timeout(60)
+FRAMES = "(async () => { for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame); })()"
+"""What the end of an answer brings with it has been laid out, and scrolled to, after so many."""
 
 
 # Without scripts
@@ -35,12 +37,14 @@ pytestmark = pytest.mark.timeout(60)
 def test_the_page_works_without_javascript(
     plain_tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
-    script = slow(tokens=40, pace_ms=60)
+    script = held(token, tokens=40)
     plain_tab.goto(service.url)
     field(plain_tab).fill(prompt_for(token, **script))
     send(plain_tab).click()
 
+    upstream.let(token, 10)
     expect(plain_tab.get_by_role("link", name="Look again now")).to_be_visible()
+    upstream.let(token)
     expect_state(plain_tab, "done")
 
     assert answer_of(plain_tab).strip() == "".join(contents(script)).strip()
@@ -226,22 +230,24 @@ def test_what_is_pressed_is_large_enough(tab: Page, service: Service, token: str
 
 
 def test_a_reader_who_scrolled_up_is_left_there_and_can_go_to_the_end(
-    tab: Page, service: Service, token: str
+    tab: Page, service: Service, upstream: Upstream, token: str
 ) -> None:
     lines = "".join(f"line {i}\n\n" for i in range(300))
-    ask(tab, service, prompt_for(token, text=lines, pieces=150, pace_ms=20))
+    ask(tab, service, prompt_for(token, text=lines, pieces=150, pace_ms=20, gate=token))
+    upstream.let(token, 75)
     wait_for_text(tab, 800)
     left = "document.documentElement.scrollHeight - innerHeight - scrollY"
     # The page may be asked between two frames, when what came is not scrolled to yet.
-    wait_until(lambda: tab.evaluate(left) <= 64, 5, "the end is followed")
+    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the end is followed")
 
     tab.mouse.wheel(0, -100_000)
-    wait_until(lambda: tab.evaluate("scrollY") == 0, 5, "the reader is at the top")
+    wait_until(lambda: tab.evaluate("scrollY") == 0, PATIENCE_SECONDS, "the reader is at the top")
+    upstream.let(token)
     expect_state(tab, "done")
     assert tab.evaluate("scrollY") == 0
 
     tab.get_by_role("button", name="To the end").click()
-    assert tab.evaluate(left) <= 64
+    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the reader is at the end")
 
 
 def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
@@ -256,6 +262,8 @@ def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
       document.querySelector(".turn:last-of-type").append(block);
       for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
     }"""
+    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
+    wait_until(lambda: tab.evaluate(FRAMES) or tab.evaluate(left) <= 1, PATIENCE_SECONDS, "it is at the end")
     before = tab.evaluate("scrollY")
     for _ in range(10):
         tab.evaluate("scrollBy(0, -10)")

@@ -7,9 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.pages import answer, answer_of, ask, expect_state, prompt_for, questions
-from tests.live.service import Service, Upstream
-
-pytestmark = pytest.mark.timeout(60)
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream
 
 MARKUP = (
     "<script>window.broken = 1</script><img src='/x' onerror='window.broken = 2'><b>bold</b> & \"so\"\r\n on"
@@ -102,7 +100,7 @@ def test_a_script_without_the_nonce_does_not_run(browser: Browser, service: Serv
 @pytest.mark.parametrize("path", ["/", "/rename", "/delete", "/stop"])
 @pytest.mark.parametrize("header", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://other.example"}])
 def test_a_form_on_another_site_can_do_nothing(service: Service, path: str, header: dict[str, str]) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", path, "prompt=pay+for+me&thread=t&title=x&stream=st_x", FORM | header)
     answer = connection.getresponse()
     body = answer.read().decode()
@@ -138,7 +136,7 @@ def test_no_address_breaks_the_page(service: Service, path: str) -> None:
 )  # fmt: skip
 def test_no_form_breaks_the_page(service: Service, upstream: Upstream, form: str) -> None:
     before = upstream.stats()["requests"]
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_SECONDS)
     connection.request("POST", "/", form, FORM)
     answer = connection.getresponse()
     body = answer.read().decode()

@@ -11,13 +11,11 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 
 from tests.browser.conftest import StartService
-from tests.browser.pages import open_blank
+from tests.browser.pages import LONG_SECONDS, open_blank
 from tests.live.middlebox import Middlebox, Passage
 from tests.live.service import Service, Upstream, wait_until
 from tests.live.upstream import contents
 from tests.live.v1 import new_token
-
-pytestmark = pytest.mark.timeout(90)
 
 FOLLOW = """async ({ id, after, text }) => {
     const { sharedFollow } = await import("/static/shared.js");
@@ -63,13 +61,13 @@ def state_of(tab: Page, place: int = 0) -> dict[str, Any]:
     return found
 
 
-def wait_for_end(tab: Page, seconds: float = 30, place: int = 0) -> dict[str, Any]:
-    wait_until(lambda: state_of(tab, place)["result"], seconds, "the run has ended")
+def wait_for_end(tab: Page, place: int = 0) -> dict[str, Any]:
+    wait_until(lambda: state_of(tab, place)["result"], LONG_SECONDS, "the run has ended")
     return state_of(tab, place)
 
 
 def wait_for_text(tab: Page, characters: int, place: int = 0) -> None:
-    wait_until(lambda: len(state_of(tab, place)["text"]) >= characters, 15, "some text has come")
+    wait_until(lambda: len(state_of(tab, place)["text"]) >= characters, LONG_SECONDS, "some text has come")
 
 
 def assert_whole(told: dict[str, Any], text: str) -> None:
@@ -86,18 +84,21 @@ def followed_by(path: str) -> set[str]:
 
 
 def test_eight_tabs_with_eight_answers_share_one_connection(
-    context: BrowserContext, service: Service, middlebox: Middlebox
+    context: BrowserContext, service: Service, middlebox: Middlebox, upstream: Upstream
 ) -> None:
-    script = {"tokens": 300, "pace_ms": 40}
+    gate = new_token()
+    script = {"tokens": 100, "pace_ms": 20, "gate": gate}
     tabs = [open_tab(context, middlebox) for _ in range(8)]
     ids = [service.create(prompt(**script, fill=place + 5)) for place in range(8)]
 
     for tab, stream_id in zip(tabs, ids, strict=True):
         follow(tab, stream_id)
+    upstream.let(gate, 30)
     for tab in tabs:
         wait_for_text(tab, 30)
-    wait_until(lambda: middlebox.open == 1, 5, "there is one event stream")
+    middlebox.wait_for_streams(1)
     assert followed_by(middlebox.asked[-1]) == set(ids)
+    upstream.let(gate)
 
     for place, tab in enumerate(tabs):
         told = wait_for_end(tab)
@@ -109,17 +110,20 @@ def test_eight_tabs_with_eight_answers_share_one_connection(
 
 
 def test_the_same_answer_in_two_tabs_is_told_to_each_from_its_own_place(
-    context: BrowserContext, service: Service, middlebox: Middlebox
+    context: BrowserContext, service: Service, middlebox: Middlebox, upstream: Upstream
 ) -> None:
-    script = {"tokens": 100, "pace_ms": 40}
+    gate = new_token()
+    script = {"tokens": 100, "pace_ms": 20, "gate": gate}
     first, second, third = (open_tab(context, middlebox) for _ in range(3))
     stream_id = service.create(prompt(**script))
     follow(first, stream_id)
+    upstream.let(gate, 40)
     wait_for_text(first, 60)
     kept = service.snapshot(stream_id)
 
     follow(second, stream_id)
     follow(third, stream_id, kept["cursor"], kept["text"])
+    upstream.let(gate)
 
     for tab in (first, second, third):
         assert_whole(wait_for_end(tab), "".join(contents(script)))
@@ -206,7 +210,7 @@ def test_a_tab_that_was_killed_is_missed(
 
     tab.evaluate("() => { setTimeout(() => { for (;;); }) }")
 
-    upstream.wait_for_close(name, 45)
+    upstream.wait_for_close(name, LONG_SECONDS)
 
 
 def test_connections_that_are_cut_cost_no_character_in_any_tab(

@@ -16,6 +16,7 @@ from tests.browser.pages import (
     ask_more,
     expect_state,
     field,
+    held,
     picture,
     prompt_for,
     send,
@@ -26,9 +27,7 @@ from tests.browser.pages import (
     wait_for_text,
 )
 from tests.browser.test_page_looks import SCREENS, look, serious
-from tests.live.service import REPOSITORY, Service, Upstream, request, wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.live.service import PATIENCE_SECONDS, REPOSITORY, Service, Upstream, request, wait_until
 
 WRONG = "sk-sluice-aaaaaaaa-" + "b" * 43
 
@@ -157,7 +156,7 @@ def test_everything_works_without_a_script(plain_tab: Page, private: Private, ke
     sign_in(plain_tab, private, key)
     field(plain_tab).fill(prompt_for(token, text="Here you are."))
     send(plain_tab).click()
-    expect(plain_tab.locator(".turn .answer")).to_contain_text("Here you are.", timeout=15_000)
+    expect(plain_tab.locator(".turn .answer")).to_contain_text("Here you are.")
     plain_tab.get_by_role("link", name="Rename or delete this conversation").click()
     plain_tab.get_by_label("Title").fill("Named by hand")
     plain_tab.get_by_role("button", name="Rename").click()
@@ -224,28 +223,30 @@ def test_signing_out_ends_it_in_every_tab(tab: Page, private: Private, token: st
             request(private.port, "GET", "/threads", headers={"Cookie": copied}).status == 401
             for _ in range(6)
         ),
-        10,
+        PATIENCE_SECONDS,
         "every worker knows that the session has ended",
     )
 
 
 def test_a_key_that_is_replaced_in_the_middle_of_an_answer_loses_nothing(
-    watched: Page, private: Private, token: str
+    watched: Page, private: Private, upstream: Upstream, token: str
 ) -> None:
     tab = watched
     first = private.keys.make("Ana")
     sign_in(tab, private, first)
-    ask_more(tab, prompt_for(token, **slow(tokens=500, pace_ms=40)))
+    ask_more(tab, prompt_for(token, **held(token, tokens=400)))
+    upstream.let(token, 40)
     wait_for_text(tab, 60)
     field(tab).fill("Half a question")
 
     second = private.keys.rotate(first)
 
     told = tab.get_by_text("You are not signed in any more.")
-    expect(told).to_be_visible(timeout=20_000)
+    expect(told).to_be_visible()
     expect(status(tab)).to_contain_text("Signed out")
     kept = answer_of(tab)
     assert len(kept) >= 60
+    upstream.let(token)  # the rest comes while nobody hears it
     picture(tab, "signed-out")
     assert serious(tab) == []
 
@@ -260,7 +261,7 @@ def test_a_key_that_is_replaced_in_the_middle_of_an_answer_loses_nothing(
 
     expect(dialog).to_be_hidden()
     expect(told).to_be_hidden()
-    expect_state(tab, "done", 40)
+    expect_state(tab, "done")
     expect(field(tab)).to_have_value("Half a question")
     stream = request(
         private.port,
@@ -304,7 +305,7 @@ def test_who_asks_after_the_session_ended_is_asked_for_the_key_and_keeps_the_que
     expect(field(tab)).to_be_visible()
     before = token_of(tab)
     second = private.keys.rotate(first)
-    wait_until(lambda: is_out(tab), 15, "the session has ended at both workers")
+    wait_until(lambda: is_out(tab), PATIENCE_SECONDS, "the session has ended at both workers")
 
     question = prompt_for(token, text="Answered after all.")
     ask_more(tab, question)
@@ -329,20 +330,24 @@ def is_out(tab: Page) -> bool:
     return set(tab.evaluate(script)) == {401}
 
 
-def test_signing_in_in_one_tab_lets_the_other_go_on(tab: Page, private: Private, token: str) -> None:
+def test_signing_in_in_one_tab_lets_the_other_go_on(
+    tab: Page, private: Private, upstream: Upstream, token: str
+) -> None:
     first = private.keys.make("Ana")
     sign_in(tab, private, first)
-    ask_more(tab, prompt_for(token, **slow(tokens=500, pace_ms=40)))
+    ask_more(tab, prompt_for(token, **held(token)))
+    upstream.let(token, 40)
     wait_for_text(tab, 40)
     second = private.keys.rotate(first)
-    expect(status(tab)).to_contain_text("Signed out", timeout=20_000)
+    expect(status(tab)).to_contain_text("Signed out")
+    upstream.let(token)
 
     other = tab.context.new_page()
     sign_in(other, private, second)
     expect(field(other)).to_be_visible()
 
     expect(tab.get_by_text("You are not signed in any more.")).to_be_hidden()
-    expect_state(tab, "done", 40)
+    expect_state(tab, "done")
 
 
 # A public page

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 import redis
+
+from tests.ports import free_port
 
 
 def find_server() -> str:
@@ -34,7 +35,7 @@ class RedisServer:
     """Use it as a context manager. It can be stopped and started again, on the same port and files."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,7 +64,7 @@ class RedisServer:
                 *("--repl-diskless-sync-delay", "0", *self._options, *options),
             ]
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 self.ask("PING")
@@ -109,9 +110,3 @@ class RedisServer:
 
 def _connection(port: int) -> redis.Connection:
     return redis.Connection(port=port, protocol=2, driver_info=None, socket_timeout=5)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

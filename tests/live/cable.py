@@ -16,6 +16,8 @@ class Cable:
         self._to = port
         self._holds_streams = holds_streams
         self._whole = True
+        self.refused = 0
+        """Connections that were tried while it was cut."""
         self._ends: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -48,6 +50,7 @@ class Cable:
                 near, _address = self._listening.accept()
                 if not self._whole:
                     near.close()
+                    self.refused += 1
                     continue
                 far = socket.create_connection(("127.0.0.1", self._to))
                 self._ends += [near, far]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
-from tests.live.service import wait_until
+from tests.live.service import PATIENCE_SECONDS, wait_until
 
 
 class Passage(NamedTuple):
@@ -60,7 +60,7 @@ class Middlebox:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait_for_streams(self, count: int, seconds: float = 10.0) -> None:
+    def wait_for_streams(self, count: int, seconds: float = PATIENCE_SECONDS) -> None:
         wait_until(lambda: self.open == count, seconds, f"{count} event streams are open")
 
     def _pass_on(self, handler: BaseHTTPRequestHandler, port: int) -> None:

@@ -21,22 +21,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tests.log_scan import SCAN
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECRET_KEY = "sk-secret-live-key"
-START_SECONDS = 30.0
+# How long a test waits for what has to come. None of these is a claim: on a machine that does other things
+# besides, what takes a moment may take seconds.
+PATIENCE_SECONDS = 20.0
+START_SECONDS = 60.0
+REQUEST_SECONDS = 60.0
 # A worker that drains is gone after 23 s, and gunicorn kills it at 25.
 STOP_SECONDS = 30.0
-REQUEST_SECONDS = 30.0
 
 Result = TypeVar("Result")
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until(condition: Callable[[], Result], seconds: float, what: str) -> Result:
@@ -109,14 +106,18 @@ class Upstream:
         """Forget the log and the counts."""
         request(self.port, "POST", "/reset")
 
-    def wait_for_request(self, token: str, seconds: float = 10.0) -> dict[str, Any]:
+    def let(self, gate: str, tokens: int | None = None) -> None:
+        """Let so many tokens through, or all, of the answers whose script has this gate."""
+        request(self.port, "POST", f"/let?gate={gate}" + (f"&tokens={tokens}" if tokens is not None else ""))
+
+    def wait_for_request(self, token: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Return the first request that carried ``token``, once it is there."""
         return wait_until(lambda: self.log(token), seconds, f"the upstream has a request {token!r}")[0]
 
-    def wait_for_close(self, token: str, seconds: float = 10.0) -> float:
+    def wait_for_close(self, token: str, seconds: float = PATIENCE_SECONDS) -> float:
         """Return when the client closed the connection of the last request with ``token``."""
         return wait_until(
-            lambda: self.log(token)[-1]["t_closed_by_peer"],
+            lambda: (found := self.log(token)) and found[-1]["t_closed_by_peer"],
             seconds,
             f"the upstream's client has closed the connection of {token!r}",
         )
@@ -251,8 +252,7 @@ class Service:
         """Kill every worker with SIGKILL and return their process ids; the master lives on."""
         pids = self.worker_pids()
         assert pids, "the service has no worker"
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        kill_processes(*pids)
         return pids
 
     def kill(self) -> None:
@@ -260,11 +260,12 @@ class Service:
         # The group outlives its master: what is left of it has to go too.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=PATIENCE_SECONDS)
+        # A worker that is not quite dead still holds the port, which the next start may want.
+        wait_until(lambda: not self._left(), PATIENCE_SECONDS, "every process of the service is dead")
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop with SIGTERM; fails when that takes over ``seconds`` or leaves a process."""
-        session = self._process.pid
         if self._process.poll() is not None:
             self.kill()
             return
@@ -276,9 +277,35 @@ class Service:
             raise AssertionError(
                 f"the service ignored SIGTERM for {seconds} s:\n{self.log_text()[-4000:]}"
             ) from None
-        left = _processes_of_session(session)
-        self.kill()
-        assert not left, f"the service left processes: {left}"
+        try:
+            # Who has ended by itself may not be gone in the same moment.
+            wait_until(lambda: not self._left(), 5, f"no process of the service is left: {self._left()}")
+        finally:
+            self.kill()
+
+    def _left(self) -> list[int]:
+        """Return the processes of the service's session that are not dead."""
+        return _processes_of_session(self._process.pid)
+
+
+def kill_processes(*pids: int) -> None:
+    """Kill processes with SIGKILL, and return when they are dead: until then they may still answer."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(_is_alive, pids)), PATIENCE_SECONDS, f"{pids} are dead")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return _state_of(pid)[0] != "Z"
+    except OSError:
+        return False
+
+
+def _state_of(pid: int) -> list[str]:
+    """Return state, parent, group and session of a process. Source: proc(5), ``/proc/[pid]/stat``."""
+    # The command's name is in brackets and may hold anything.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:4]
 
 
 def _end_with_parent() -> None:
@@ -300,12 +327,11 @@ def _inherited_environment() -> dict[str, str | None]:
 def _processes_of_session(session: int) -> list[int]:
     """Return the process ids of a session, zombies left out."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # The command's name is in brackets and may hold anything.
-            state, _parent, _group, session_id = stat.read_text().rpartition(") ")[2].split()[:4]
+            state, _parent, _group, session_id = _state_of(int(folder.name))
             if int(session_id) == session and state != "Z":
-                found.append(int(stat.parent.name))
+                found.append(int(folder.name))
     return found
 
 

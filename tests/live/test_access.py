@@ -13,7 +13,15 @@ from websockets.exceptions import InvalidStatus
 from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
 from tests.live.keyed import DEMO, KEYS, bearer, keys_command, make_keys, url_of
-from tests.live.service import REPOSITORY, EventReader, Service, Upstream, free_port, wait_until
+from tests.live.service import (
+    PATIENCE_SECONDS,
+    REPOSITORY,
+    EventReader,
+    Service,
+    Upstream,
+    free_port,
+    wait_until,
+)
 from tests.live.websocket import Talk
 
 SLOW = {"tokens": 10_000, "pace_ms": 20}
@@ -183,7 +191,11 @@ def test_who_leaves_chatkit_still_stops_a_run_of_its_own(
     asked = {"type": "threads.create", "params": {"input": {**SAYING, "content": content}}}
     with EventReader(service.port).open("/chatkit", bearer(keys["owner"]), "POST", asked) as reader:
         upstream.wait_for_request("chatkit-key")
-        wait_until(lambda: len(reader.pump()) >= 0 and len(reader.events) > 3, 10, "the answer has begun")
+        wait_until(
+            lambda: len(reader.pump()) >= 0 and len(reader.events) > 3,
+            PATIENCE_SECONDS,
+            "the answer has begun",
+        )
     upstream.wait_for_close("chatkit-key")
     thread = service.request(
         "POST", "/chatkit", {"type": "threads.list", "params": {"limit": 5}}, bearer(keys["owner"])

@@ -12,7 +12,7 @@ from chatkit.types import Page, Thread, ThreadItem, ThreadStreamEvent
 from pydantic import TypeAdapter
 
 from tests.live.conftest import StartService
-from tests.live.service import Answer, EventReader, Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Answer, EventReader, Service, Upstream, wait_until
 from tests.live.upstream import LEAK, contents
 
 Event = dict[str, Any]
@@ -173,8 +173,10 @@ def test_the_stop_button_ends_the_run_and_keeps_what_was_said(client: Client, up
     thread_id = seen[0]["thread"]["id"]
     reader.close()
 
-    upstream.wait_for_close("ck-stop", 5)
-    partial = wait_until(lambda: client.texts(thread_id)[1:], 5, "the thread holds the partial answer")[0]
+    upstream.wait_for_close("ck-stop")
+    partial = wait_until(
+        lambda: client.texts(thread_id)[1:], PATIENCE_SECONDS, "the thread holds the partial answer"
+    )[0]
     whole = "".join(contents(script))
     assert partial.startswith(deltas(seen))
     assert whole.startswith(partial)
@@ -184,7 +186,7 @@ def test_the_stop_button_ends_the_run_and_keeps_what_was_said(client: Client, up
         lambda: (
             client.answer("threads.add_user_message", thread_id=thread_id, input=saying("x")).status == 200
         ),
-        5,
+        PATIENCE_SECONDS,
         "the thread takes a next message",
     )
     client.events(
@@ -200,7 +202,7 @@ def test_a_client_that_leaves_before_the_first_word_ends_the_run(client: Client,
     reader = client.stream("threads.create", input=saying(scripted("ck-hang", play="hang")))
     upstream.wait_for_request("ck-hang")
     reader.close()
-    upstream.wait_for_close("ck-hang", 5)
+    upstream.wait_for_close("ck-hang")
 
 
 def test_a_silent_answer_is_kept_alive_by_comments(client: Client, upstream: Upstream) -> None:
@@ -215,7 +217,8 @@ def test_an_answer_nobody_waits_for_goes_on_where_the_page_wants_that(
     chatkit_service: Service, upstream: Upstream
 ) -> None:
     client = Client(chatkit_service, "?on_disconnect=continue")
-    script = {"tokens": 60, "pace_ms": 40}
+    script = {"tokens": 60, "pace_ms": 10, "gate": "ck-on"}
+    upstream.let("ck-on", 30)
     reader = client.stream("threads.create", input=saying(scripted("ck-on", **script)))
     seen = until_text(reader, 20)
     assert {"type": "stream_options", "stream_options": {"allow_cancel": False}} in seen
@@ -228,7 +231,10 @@ def test_an_answer_nobody_waits_for_goes_on_where_the_page_wants_that(
     assert during != whole, "the answer was over before anybody looked"
     busy = client.answer("threads.add_user_message", thread_id=thread_id, input=saying("x"))
     assert (busy.status, busy.json()["error"]["code"]) == (409, "thread_busy")
-    wait_until(lambda: client.texts(thread_id)[1] == whole, 15, "the whole answer is in the thread")
+    upstream.let("ck-on")
+    wait_until(
+        lambda: client.texts(thread_id)[1] == whole, PATIENCE_SECONDS, "the whole answer is in the thread"
+    )
     assert upstream.log("ck-on")[0]["finished"]
 
 
@@ -284,7 +290,9 @@ def test_a_killed_worker_leaves_the_partial_answer_and_a_retry_completes_it(
     reader.close()
     wait_until(service.is_healthy, 30, "a new worker answers")
     asked, said = wait_until(
-        lambda: found if len(found := client.items(thread_id)) == 2 else None, 15, "the thread is there"
+        lambda: found if len(found := client.items(thread_id)) == 2 else None,
+        PATIENCE_SECONDS,
+        "the thread is there",
     )
     assert text_of(said).startswith(deltas(seen))
     assert "".join(contents(script)).startswith(text_of(said))
@@ -312,9 +320,11 @@ def test_a_thread_outlives_the_log_of_its_runs(start_service: StartService) -> N
     client = Client(service)
     thread_id = begun(client, "keep this")
     said = client.texts(thread_id)
-    stream_id = wait_until(lambda: _stream_of(service), 5, "the log says which stream it was")
+    stream_id = wait_until(lambda: _stream_of(service), PATIENCE_SECONDS, "the log says which stream it was")
     wait_until(
-        lambda: service.request("GET", f"/streams/{stream_id}").status == 410, 15, "the stream has expired"
+        lambda: service.request("GET", f"/streams/{stream_id}").status == 410,
+        PATIENCE_SECONDS,
+        "the stream has expired",
     )
     assert client.texts(thread_id) == said
 
@@ -328,7 +338,7 @@ def test_an_answer_nobody_has_looked_at_is_kept_before_the_log_forgets_it(
     reader = client.stream("threads.create", input=saying(scripted("ck-unseen", **script)))
     thread_id = until_text(reader)[0]["thread"]["id"]
     reader.close()
-    stream_id = wait_until(lambda: _stream_of(service), 5, "the log says which stream it was")
+    stream_id = wait_until(lambda: _stream_of(service), PATIENCE_SECONDS, "the log says which stream it was")
     wait_until(
         lambda: service.request("GET", f"/streams/{stream_id}?wait=1").status == 410,
         20,

@@ -17,10 +17,8 @@ import pytest
 
 from tests.live.cable import Cable
 from tests.live.conftest import StartService
-from tests.live.service import REPOSITORY, Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, REPOSITORY, Service, Upstream, wait_until
 from tests.live.terminal import Program
-
-pytestmark = pytest.mark.timeout(120)
 
 SNIPPET = re.compile(r"^```(\w+) ([\w-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = REPOSITORY / "examples" / "clients"
@@ -192,7 +190,7 @@ def test_a_component_stops_its_run(service: Service, upstream: Upstream, compone
     )
     assert said["status"] == "stopped"
     assert words(2000).startswith(said["answer"])
-    upstream.wait_for_close(upstream.log("component-stop")[0]["token"], 2)
+    upstream.wait_for_close(upstream.log("component-stop")[0]["token"])
 
 
 def test_a_component_goes_on_where_the_network_was_cut(service: Service, component: Use) -> None:
@@ -230,7 +228,9 @@ def test_a_component_that_is_taken_away_leaves_the_run(
     asked = script(tokens=100, pace_ms=20, token="component-gone")
     assert component(service.url, {"ask": asked}, {"see": ["p", "w3 "]}, {"unmount": True}) == {}
     # It was left, not stopped: others may read it.
-    wait_until(lambda: upstream.log("component-gone")[0]["finished"], 10, "the upstream has finished")
+    wait_until(
+        lambda: upstream.log("component-gone")[0]["finished"], PATIENCE_SECONDS, "the upstream has finished"
+    )
 
 
 # Programs
@@ -296,8 +296,8 @@ def test_a_program_stops_the_run_at_ctrl_c(
     process = program(service.url, script(tokens=2000, pace_ms=20, token=token))
     process.read_until("w5 ")
     process.interrupt()
-    assert process.wait(15).status == 130
-    upstream.wait_for_close(token, 2)
+    assert process.wait().status == 130
+    upstream.wait_for_close(token)
 
 
 def test_a_program_never_takes_a_killed_worker_for_the_end(

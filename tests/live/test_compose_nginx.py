@@ -10,6 +10,7 @@ import pytest
 
 from tests.contracts.redis_server import RedisServer
 from tests.live.service import (
+    PATIENCE_SECONDS,
     REPOSITORY,
     EventReader,
     Service,
@@ -68,7 +69,7 @@ def entrance(instances: list[Service], tmp_path_factory: pytest.TempPathFactory)
     assert tested.returncode == 0, tested.stderr
     process = subprocess.Popen([*nginx, "-g", f"daemon off; {_as_root()}"])
     try:
-        wait_until(lambda: _answers(port), 10, "nginx passes /healthz on")
+        wait_until(lambda: _answers(port), PATIENCE_SECONDS, "nginx passes /healthz on")
         yield port
     finally:
         process.terminate()

@@ -17,8 +17,6 @@ import pytest
 from tests.live.nginx import Nginx
 from tests.live.service import REPOSITORY, Service, Upstream, free_port
 
-pytestmark = pytest.mark.timeout(120)
-
 GOOD = """
     proxy_http_version 1.1;
     proxy_buffering off;

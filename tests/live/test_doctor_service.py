@@ -9,14 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
 from tests.live.service import REPOSITORY, free_port, request, wait_until
 from tests.live.test_doctor import doctor
-
-pytestmark = pytest.mark.timeout(120)
 
 # gevent is put in place by gunicorn's worker only, after the application, and all it imports.
 LATE = """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.live.conftest import StartService
-from tests.live.service import EventReader, Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, EventReader, Service, Upstream, wait_until
 from tests.live.upstream import Script
 
 SLOW: Script = {"play": "ok", "tokens": 2000, "pace_ms": 50}
@@ -54,7 +54,7 @@ def test_a_run_that_ends_in_time_ends_whole(service: Service, begin: Begin) -> N
     last = list(reader)[-1]
 
     assert last.json()["type"] == "done"
-    wait_until(lambda: service.has_ended(), 10, "the service ends")
+    wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
 
 
 def test_a_run_that_does_not_is_interrupted_and_says_so(
@@ -70,7 +70,7 @@ def test_a_run_that_does_not_is_interrupted_and_says_so(
     assert (last["error"]["type"], last["error"]["code"]) == ("interrupted", "shutdown")
     assert last["error"]["retryable"]
     assert last["error"]["partial"]
-    wait_until(lambda: service.has_ended(), 10, "the service ends")
+    wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
     assert time.monotonic() - told < 2 + 7, "it ended by its own clock"
     (asked,) = upstream.log("drain-1")
     assert asked["t_closed_by_peer"] is not None
@@ -83,7 +83,7 @@ def test_the_interruption_is_in_the_log_for_those_who_come_later(
     stream_id, reader = begin(service, SLOW)
     os.kill(service.pid, signal.SIGTERM)
     heard = [event.json() for event in reader]
-    wait_until(lambda: service.has_ended(), 10, "the service ends")
+    wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
 
     later = start_service()
     snapshot = later.snapshot(stream_id)
@@ -102,7 +102,7 @@ def test_an_idle_connection_does_not_hold_the_end(service: Service) -> None:
     os.kill(service.pid, signal.SIGTERM)
     assert connection.sock.recv(1) == b"", "it was closed in order"
 
-    wait_until(lambda: service.has_ended(), 5, "the service ends")
+    wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
     assert time.monotonic() - told < 5
     connection.close()
 
@@ -114,7 +114,7 @@ def test_while_it_ends_it_is_not_ready_and_takes_no_runs(service: Service, begin
         connection.connect()
 
     os.kill(service.pid, signal.SIGTERM)
-    wait_until(lambda: _status(kept[0], "GET", "/readyz") == 503, 3, "not ready")
+    wait_until(lambda: _status(kept[0], "GET", "/readyz") == 503, PATIENCE_SECONDS, "not ready")
 
     for connection in kept:
         connection.close()
@@ -139,8 +139,10 @@ def test_a_reload_lets_go_of_readers_and_serves_on(start_service: StartService, 
     last = list(reader)[-1].json()
 
     assert last["error"]["code"] == "shutdown"
-    wait_until(lambda: not set(before) & set(service.worker_pids()), 15, "the old worker is gone")
-    wait_until(service.is_healthy, 10, "the new one answers")
+    wait_until(
+        lambda: not set(before) & set(service.worker_pids()), PATIENCE_SECONDS, "the old worker is gone"
+    )
+    wait_until(service.is_healthy, PATIENCE_SECONDS, "the new one answers")
     assert service.snapshot(stream_id)["state"] == "interrupted"
     _, again = begin(service, {"play": "ok", "tokens": 3})
     assert list(again)[-1].json()["type"] == "done"
@@ -159,7 +161,9 @@ def test_a_client_that_never_reads_is_dropped(start_service: StartService, upstr
 
     assert _is_established(service.port, deaf_port)
     wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", 60, "the run is not held back")
-    wait_until(lambda: not _is_established(service.port, deaf_port), 10, "its connection is closed")
+    wait_until(
+        lambda: not _is_established(service.port, deaf_port), PATIENCE_SECONDS, "its connection is closed"
+    )
     deaf.close()
 
 

@@ -5,14 +5,19 @@ import os
 import signal
 from typing import Any
 
-import pytest
-
 from tests.live.conftest import StartService
-from tests.live.service import EventReader, Service, SSEEvent, Upstream, sequence_of, text_of, wait_until
+from tests.live.service import (
+    PATIENCE_SECONDS,
+    EventReader,
+    Service,
+    SSEEvent,
+    Upstream,
+    sequence_of,
+    text_of,
+    wait_until,
+)
 from tests.live.upstream import contents
 from tests.live.v1 import new_token
-
-pytestmark = pytest.mark.timeout(60)
 
 
 def prompt(**script: Any) -> str:
@@ -27,14 +32,16 @@ def of(reader: EventReader, stream_id: str) -> list[SSEEvent]:
     return [event for event in reader.events if event.event == stream_id]
 
 
-def test_many_answers_come_whole_and_at_once(service: Service) -> None:
-    script = {"tokens": 60, "pace_ms": 20}
+def test_many_answers_come_whole_and_at_once(service: Service, upstream: Upstream) -> None:
+    gate = new_token()
+    script = {"tokens": 60, "pace_ms": 20, "gate": gate}
     ids = [service.create(prompt(**script, fill=place + 5)) for place in range(20)]
 
     with feed(service, *ids) as reader:
+        upstream.let(gate)
         reader.read_all()
 
-    order = [event.event for event in reader.events]
+    order = [event.event for event in reader.events if event.json()["type"] == "token"]
     assert order.index(ids[-1]) < len(order) / 4, "one waited for another"
     for place, stream_id in enumerate(ids):
         events = of(reader, stream_id)
@@ -104,7 +111,7 @@ def test_a_stop_tells_every_run_of_a_feed_and_ends_it(start_service: StartServic
     for stream_id in ids:
         last = of(reader, stream_id)[-1].json()
         assert last["error"]["type"] == "interrupted"
-    wait_until(service.has_ended, 15, "the service ends")
+    wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
 
 
 def test_a_worker_that_is_killed_is_told_of_by_the_next_feed(start_service: StartService) -> None:
@@ -115,7 +122,7 @@ def test_a_worker_that_is_killed_is_told_of_by_the_next_feed(start_service: Star
         service.kill_worker()
         reader.read_all()
     cursors = [of(reader, stream_id)[-1].id for stream_id in ids]
-    wait_until(service.is_healthy, 20, "another worker answers")
+    wait_until(service.is_healthy, PATIENCE_SECONDS, "another worker answers")
 
     with feed(service, *[f"{i}@{cursor}" for i, cursor in zip(ids, cursors, strict=True)]) as again:
         again.read_all()

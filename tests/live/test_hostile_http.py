@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 
 HANG_SECONDS = 5.0
+QUIET_SECONDS = 0.5
 CANARY = "hostile-canary"
 SHORT = {"HEAD_TIMEOUT_SECONDS": "1", "BODY_TIMEOUT_SECONDS": "1", "BODY_BYTES_PER_SECOND": "1000"}
 HOST = b"Host: localhost\r\n"
@@ -39,16 +40,8 @@ class Heard(NamedTuple):
 
     @property
     def answers(self) -> list[tuple[int, bytes]]:
-        """The status and body of each answer."""
-        found, rest = [], self.data
-        while rest.startswith(b"HTTP/1.1 "):
-            head, _, rest = rest.partition(b"\r\n\r\n")
-            lines = head.lower().split(b"\r\n")
-            lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
-            length = lengths[0] if lengths else 0
-            found.append((int(lines[0].split(b" ")[1]), rest[:length]))
-            rest = rest[length:]
-        return found
+        """The status and body of each answer that came whole."""
+        return answers_in(self.data)
 
     @property
     def statuses(self) -> list[int]:
@@ -60,19 +53,39 @@ class Heard(NamedTuple):
         return [json.loads(body)["error"] for status, body in self.answers if status >= 400]
 
 
-def tell(service: Service, *parts: bytes, idle_seconds: float = 1.0, ends: bool = False) -> Heard:
-    """Send bytes and listen until the connection is closed, or for ``idle_seconds`` after the last byte."""
+def answers_in(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the status and body of each whole answer that stands there."""
+    found = []
+    while data.startswith(b"HTTP/1.1 ") and b"\r\n\r\n" in data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
+        length = lengths[0] if lengths else 0
+        if len(data) < length:
+            break
+        found.append((int(lines[0].split(b" ")[1]), data[:length]))
+        data = data[length:]
+    return found
+
+
+def tell(service: Service, *parts: bytes, answers: int | None = None, ends: bool = False) -> Heard:
+    """Send bytes and listen until the connection is closed.
+
+    Or, for a connection that stays open, until so many answers came and then nothing for a while.
+    """
     began = time.monotonic()
-    with closing(socket.create_connection(("127.0.0.1", service.port), timeout=HANG_SECONDS)) as client:
+    with closing(socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_SECONDS)) as client:
         data = b""
         try:
             for part in parts:
                 client.sendall(part)
             if ends:
                 client.shutdown(socket.SHUT_WR)
-            client.settimeout(idle_seconds)
+            client.settimeout(PATIENCE_SECONDS)
             while block := client.recv(65536):
                 data += block
+                if answers is not None and len(answers_in(data)) >= answers:
+                    client.settimeout(QUIET_SECONDS)
             closed = True
         except TimeoutError:
             closed = False
@@ -247,7 +260,7 @@ ANSWERED: dict[str, tuple[bytes, set[int]]] = {
 @pytest.mark.parametrize("name", ANSWERED)
 def test_odd_requests_are_answered_and_break_nothing(guarded: Service, name: str) -> None:
     sent, statuses = ANSWERED[name]
-    heard = tell(guarded, sent, idle_seconds=0.5 if "large" not in name else HANG_SECONDS + 3)
+    heard = tell(guarded, sent, answers=1)
     assert heard.statuses, f"{name}: no answer: {heard}"
     assert heard.statuses[0] in statuses, heard.data[:600]
     assert len(heard.statuses) == 1
@@ -257,7 +270,7 @@ def test_odd_requests_are_answered_and_break_nothing(guarded: Service, name: str
 
 def test_requests_that_come_together_are_answered_one_after_the_other(guarded: Service) -> None:
     one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
-    heard = tell(guarded, one * 200, idle_seconds=2)
+    heard = tell(guarded, one * 200, answers=200)
     assert heard.statuses == [200] * 200
 
 
@@ -272,7 +285,7 @@ def test_a_body_nobody_reads_does_not_become_a_request(guarded: Service) -> None
     hidden = SMUGGLED * 3
     length = b"Content-Length: %d\r\n\r\n" % len(hidden)
     first = b"POST /no/such/address HTTP/1.1\r\n" + HOST + JSON + length + hidden
-    heard = tell(guarded, first + b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
+    heard = tell(guarded, first + b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n", answers=2)
     assert heard.statuses == [404, 200]
 
 
@@ -284,7 +297,7 @@ def test_a_body_that_is_cut_starts_nothing(guarded: Service) -> None:
 
 
 def test_a_client_that_asks_first_is_told_to_go_on(guarded: Service) -> None:
-    with closing(socket.create_connection(("127.0.0.1", guarded.port), timeout=HANG_SECONDS)) as client:
+    with closing(socket.create_connection(("127.0.0.1", guarded.port), timeout=PATIENCE_SECONDS)) as client:
         client.sendall(POST + b"Expect: 100-continue\r\nContent-Length: 16\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 100 ")
         client.sendall(BODY)
@@ -298,7 +311,7 @@ def drip(port: int, head: bytes, drop: bytes, every_seconds: float = 0.1) -> tup
     """Send ``head``, then ``drop`` again and again; return the answer and when it came."""
     began = time.monotonic()
     answer = b""
-    with closing(socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS)) as client:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)) as client:
         client.sendall(head)
         client.settimeout(every_seconds)
         while time.monotonic() < began + HANG_SECONDS + 3:
@@ -351,7 +364,7 @@ def test_a_request_that_does_not_come_in_time_is_ended_with_408(guarded: Service
 
 def test_a_large_body_may_take_as_long_as_it_keeps_coming(guarded: Service) -> None:
     body = json.dumps({"prompt": "hi", "instructions": "x" * 6000}).encode()
-    with closing(socket.create_connection(("127.0.0.1", guarded.port), timeout=HANG_SECONDS)) as client:
+    with closing(socket.create_connection(("127.0.0.1", guarded.port), timeout=PATIENCE_SECONDS)) as client:
         client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body))
         for at in range(0, len(body), 300):
             client.sendall(body[at : at + 300])
@@ -368,7 +381,7 @@ def answer_of(client: socket.socket) -> bytes:
 
 
 def test_an_idle_connection_is_not_a_slow_one(guarded: Service) -> None:
-    with closing(socket.create_connection(("127.0.0.1", guarded.port), timeout=HANG_SECONDS)) as client:
+    with closing(socket.create_connection(("127.0.0.1", guarded.port), timeout=PATIENCE_SECONDS)) as client:
         asked = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
         for _ in range(2):
             client.sendall(asked)
@@ -387,7 +400,7 @@ def test_three_hundred_slow_clients_do_not_disturb_another(guarded: Service) -> 
     with ExitStack() as open_ones:
         slow = []
         for number in range(300):
-            client = socket.create_connection(("127.0.0.1", guarded.port), timeout=HANG_SECONDS)
+            client = socket.create_connection(("127.0.0.1", guarded.port), timeout=PATIENCE_SECONDS)
             open_ones.enter_context(closing(client))
             client.sendall(heads[number % len(heads)]())
             slow.append(client)
@@ -399,7 +412,7 @@ def test_three_hundred_slow_clients_do_not_disturb_another(guarded: Service) -> 
                 waits.append(time.monotonic() - began)
         assert max(waits) < 1.0, waits
         for client in slow:
-            client.settimeout(HANG_SECONDS)
+            client.settimeout(PATIENCE_SECONDS)
             assert client.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
@@ -407,7 +420,7 @@ def test_the_worker_lives_on_and_has_said_nothing_of_what_was_sent(guarded: Serv
     workers = guarded.worker_pids()
     heard = tell(guarded, b"GET /healthz?" + CANARY.encode() + b" HTTP/9.9\r\n" + HOST + b"\r\n")
     assert heard.statuses == [400]
-    wait_until(lambda: guarded.request("GET", "/healthz").status == 200, 5, "it answers")
+    wait_until(lambda: guarded.request("GET", "/healthz").status == 200, PATIENCE_SECONDS, "it answers")
     assert guarded.worker_pids() == workers
     said = guarded.log_text()
     assert CANARY not in said

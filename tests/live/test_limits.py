@@ -2,9 +2,7 @@
 
 import concurrent.futures
 import contextlib
-import os
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
 from tests.live.keyed import KEYS, bearer, keys_command
-from tests.live.service import Answer, EventReader, Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Answer, EventReader, Service, Upstream, wait_until
 from tests.live.websocket import Talk
 
 NewKey = Callable[..., str]
@@ -80,9 +78,10 @@ def test_the_places_of_killed_workers_are_free_again_and_their_runs_are_in_the_a
     service = start(start_service, store, LEASE_SECONDS="2")
     ids = [create(service, who, HANGING, on_disconnect="continue").json()["stream_id"] for _ in range(3)]
     assert create(service, who).status == 429
-    wait_until(lambda: all(_text(service, who, id) for id in ids), 10, "every run has said something")
-    for pid in service.worker_pids():
-        os.kill(pid, signal.SIGKILL)
+    wait_until(
+        lambda: all(_text(service, who, id) for id in ids), PATIENCE_SECONDS, "every run has said something"
+    )
+    service.kill_worker()
 
     def ended() -> bool:
         return service.is_healthy() and all(
@@ -90,7 +89,7 @@ def test_the_places_of_killed_workers_are_free_again_and_their_runs_are_in_the_a
             for id in ids
         )
 
-    wait_until(ended, 20, "the runs of the killed workers have ended")
+    wait_until(ended, PATIENCE_SECONDS, "the runs of the killed workers have ended")
     assert [create(service, who).status for _ in range(3)] == [201, 201, 201]
     used = service.request("GET", "/usage?by=model", headers=who).json()["total"]
     assert used["runs"]["interrupted"] == 3
@@ -150,7 +149,7 @@ def test_a_killed_worker_takes_no_reader_along(start_service: StartService, tmp_
             return False
         return service.request("GET", f"/streams/{stream_id}", headers=headers).status == 200
 
-    wait_until(follows, 20, "there is a place for a reader again")
+    wait_until(follows, PATIENCE_SECONDS, "there is a place for a reader again")
 
 
 def test_the_account_is_what_the_upstream_counted_over_many_runs(

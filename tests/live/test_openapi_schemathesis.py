@@ -16,7 +16,7 @@ FEWEST = 2
 BUDGET_SECONDS = 40.0
 """After which the operations that are left get the fewest cases: the machine is busy."""
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langserve import RemoteRunnable
 
-from tests.live.service import EventReader, Service, Upstream, text_of, wait_until
-
-pytestmark = pytest.mark.timeout(90)
+from tests.live.service import PATIENCE_SECONDS, EventReader, Service, Upstream, text_of, wait_until
 
 WEATHER = "What is the weather in Oslo?"
 QUESTIONS: dict[str, Any] = {
@@ -300,7 +298,9 @@ def test_langserves_client_hears_of_a_run_that_was_cancelled(asking: Service, up
     assert last.event == "error"
     assert last.json() == {"status_code": 499, "message": "the run was cancelled"}
     wait_until(
-        lambda: upstream.log("langserve-cancel")[-1]["t_closed_by_peer"], 1.0, "the upstream is closed"
+        lambda: upstream.log("langserve-cancel")[-1]["t_closed_by_peer"],
+        PATIENCE_SECONDS,
+        "the upstream is closed",
     )
 
 

@@ -10,11 +10,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.live.keyed import DEMO, KEYS, bearer, keys_command, url_of
-from tests.live.service import Answer, Service, request, wait_until
+from tests.live.service import PATIENCE_SECONDS, Answer, Service, request, wait_until
 from tests.live.test_chatkit import saying
 from tests.live.websocket import Talk
-
-pytestmark = pytest.mark.timeout(60)
 
 WORKERS = 3
 OFTEN = 12
@@ -95,7 +93,9 @@ def test_a_session_that_was_ended_at_one_worker_ends_at_all(place: Place) -> Non
     page = place.service.request("GET", "/", None, head | {"Accept": "text/html"}).body.decode()
     token = page.split('name="csrf" value="')[1].split('"')[0]
     assert form(place.service, "/sign-out", {"csrf": token}, head).status == 204
-    wait_until(lambda: place.statuses(head) == {401}, 10, "no worker knows the session any more")
+    wait_until(
+        lambda: place.statuses(head) == {401}, PATIENCE_SECONDS, "no worker knows the session any more"
+    )
 
 
 def test_a_key_that_is_revoked_ends_its_sessions_at_all_workers(tmp_path: Path) -> None:
@@ -103,7 +103,9 @@ def test_a_key_that_is_revoked_ends_its_sessions_at_all_workers(tmp_path: Path) 
     try:
         head = place.sign_in()
         place.revoke()
-        wait_until(lambda: place.statuses(head) == {401}, 15, "no worker knows the session any more")
+        wait_until(
+            lambda: place.statuses(head) == {401}, PATIENCE_SECONDS, "no worker knows the session any more"
+        )
     finally:
         place.service.kill()
 
@@ -179,6 +181,10 @@ def test_on_a_redis_server_sessions_are_shared_too(tmp_path: Path) -> None:
             head = place.sign_in()
             assert place.statuses(head) == {200}
             place.revoke()
-            wait_until(lambda: place.statuses(head) == {401}, 15, "no worker knows the session any more")
+            wait_until(
+                lambda: place.statuses(head) == {401},
+                PATIENCE_SECONDS,
+                "no worker knows the session any more",
+            )
         finally:
             place.service.kill()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.live.service import (
+    PATIENCE_SECONDS,
     Answer,
     EventReader,
     Service,
@@ -19,8 +20,6 @@ from tests.live.service import (
     wait_until,
 )
 from tests.live.upstream import LEAK, Script, contents
-
-pytestmark = pytest.mark.timeout(60)
 
 KEYS = {"FIRST_KEY": "sk-first-live-key", "SECOND_KEY": "sk-second-live-key"}
 # What the SDK would send to every upstream by itself.
@@ -175,7 +174,7 @@ def test_a_fault_before_the_first_word_is_answered_by_the_next(
             entry["finished"] or entry["t_closed_by_peer"] or entry["t_closed_by_us"]
             for entry in upstream.log(token)
         ),
-        2,
+        PATIENCE_SECONDS,
         "no request to the first upstream is open any more",
     )
     seen = bytes(reader.raw).decode(errors="replace") + service.log_text()

@@ -12,12 +12,10 @@ import pytest
 
 from tests.live.conftest import StartService
 from tests.live.middlebox import Middlebox, Passage
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.test_v1_node import CLIENTS, node  # noqa: F401
 from tests.live.upstream import Script, contents
 from tests.live.v1 import new_token
-
-pytestmark = pytest.mark.timeout(90)
 
 NODE_SECONDS = 60.0
 
@@ -208,7 +206,9 @@ def test_a_worker_that_is_killed_is_an_error_with_the_text_so_far(
     told: dict[str, Any] = {}
     listening = threading.Thread(target=lambda: told.update(use(service.url, "follow", stream_id=stream_id)))
     listening.start()
-    wait_until(lambda: len(service.snapshot(stream_id)["text"]) > 50, 10, "the answer has begun")
+    wait_until(
+        lambda: len(service.snapshot(stream_id)["text"]) > 50, PATIENCE_SECONDS, "the answer has begun"
+    )
 
     service.kill_worker()
     listening.join(60)

@@ -1,9 +1,7 @@
 """Conversations through real workers: history, other workers, a killed worker, retention."""
 
 import json
-import os
 import re
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +12,7 @@ import pytest
 
 from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
-from tests.live.service import Answer, Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Answer, Service, Upstream, wait_until
 from tests.live.upstream import Script, contents
 
 
@@ -92,7 +90,9 @@ def test_of_questions_at_the_same_moment_two_workers_answer_one(
     assert sorted(answer.status for answer in answers) == [201] + [409] * 7
     refusals = [answer.json()["error"] for answer in answers if answer.status == 409]
     assert {(error["code"], error["param"]) for error in refusals} == {("thread_busy", "thread")}
-    wait_until(lambda: states(two_workers, "race") == ["completed"], 10, "the one question is answered")
+    wait_until(
+        lambda: states(two_workers, "race") == ["completed"], PATIENCE_SECONDS, "the one question is answered"
+    )
     assert upstream.stats()["requests"] == before + 1
 
 
@@ -102,12 +102,15 @@ def test_a_killed_worker_leaves_its_turn_interrupted_with_its_text(
     stream_id = two_workers.create(
         prompt({"tokens": 1000, "pace_ms": 50, "token": "killed"}), thread="cut", on_disconnect="continue"
     )
-    wait_until(lambda: len(shown(two_workers, "cut")[0]["answer"]["text"]) > 20, 10, "some text is there")
-    for pid in two_workers.worker_pids():
-        os.kill(pid, signal.SIGKILL)
+    wait_until(
+        lambda: len(shown(two_workers, "cut")[0]["answer"]["text"]) > 20,
+        PATIENCE_SECONDS,
+        "some text is there",
+    )
+    two_workers.kill_worker()
     wait_until(
         lambda: two_workers.is_healthy() and states(two_workers, "cut") == ["interrupted"],
-        20,
+        PATIENCE_SECONDS,
         "the turn is interrupted",
     )
     (turn,) = shown(two_workers, "cut")
@@ -131,7 +134,9 @@ def test_answers_are_kept_when_the_service_was_down_longer_than_streams_last(
     service.kill()
     service = start_service(environment=environment)
     wait_until(
-        lambda: service.request("GET", f"/streams/{stream_id}").status == 410, 10, "the log forgot the stream"
+        lambda: service.request("GET", f"/streams/{stream_id}").status == 410,
+        PATIENCE_SECONDS,
+        "the log forgot the stream",
     )
     (turn,) = shown(service, "kept")
     assert (turn["answer"]["state"], turn["answer"]["text"]) == ("completed", "".join(contents(script)))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.live.service import Service, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, wait_until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -135,7 +135,9 @@ def test_a_callers_trace_reaches_every_kind_of_upstream_request(start: Any, upst
     assert_gone_on_with(upstream.headers_of("/v1/embeddings"))
 
     log = wait_until(
-        lambda: text if (text := service.log_text()).count("stream ended") >= 3 else "", 10, "all have ended"
+        lambda: text if (text := service.log_text()).count("stream ended") >= 3 else "",
+        PATIENCE_SECONDS,
+        "all have ended",
     )
     lines = [line for line in log.splitlines() if "INFO stream" in line]
     assert len(lines) == 6
@@ -155,7 +157,7 @@ def test_on_one_connection_no_request_inherits_the_trace_of_the_one_before(
             "POST", "/streams", json.dumps({"prompt": "a"}), {"Content-Type": "application/json", **headers}
         )
         assert connection.getresponse().read()
-        wait_until(lambda: len(upstream.heard) > len(seen), 10, "it was asked")
+        wait_until(lambda: len(upstream.heard) > len(seen), PATIENCE_SECONDS, "it was asked")
         seen.append(upstream.heard[-1][1])
     connection.close()
     traces = [headers["traceparent"][3:35] for headers in seen]
@@ -170,14 +172,16 @@ def test_spans_are_sent_to_a_collector_while_streams_go_on(start: Any, upstream:
     upstream.collector_is_silent.clear()
     service.request("POST", "/streams", {"prompt": "a secret question"}, HEADERS)
     parent = assert_gone_on_with(upstream.headers_of("/v1/chat/completions"))
-    wait_until(lambda: [at for at, _ in upstream.heard if at == "/v1/traces"], 10, "spans are sent")
+    wait_until(
+        lambda: [at for at, _ in upstream.heard if at == "/v1/traces"], PATIENCE_SECONDS, "spans are sent"
+    )
     began = time.monotonic()
     for _ in range(20):
         assert service.request("GET", "/healthz").status == 200
     assert time.monotonic() - began < 5, "a collector that does not answer holds the loop"
     upstream.collector_is_silent.set()
 
-    (span,) = wait_until(lambda: upstream.spans, 10, "the collector has the span")
+    (span,) = wait_until(lambda: upstream.spans, PATIENCE_SECONDS, "the collector has the span")
     assert span.trace_id.hex() == TRACE
     assert span.span_id.hex() == parent, "what the upstream was told is not the span"
     assert span.parent_span_id.hex() == PARENT
@@ -187,10 +191,12 @@ def test_spans_are_sent_to_a_collector_while_streams_go_on(start: Any, upstream:
 
 
 def test_the_last_spans_are_sent_before_a_worker_ends(start: Any, upstream: Upstream) -> None:
-    service = start(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{upstream.url}/v1/traces")
+    # Nothing is sent before the end, however long the five take.
+    never = {"OTEL_BSP_SCHEDULE_DELAY": "600000"}
+    service = start(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{upstream.url}/v1/traces", **never)
     for _ in range(5):
         service.request("POST", "/streams", {"prompt": "a"})
-    wait_until(lambda: service.log_text().count("stream ended") == 5, 10, "all have ended")
+    wait_until(lambda: service.log_text().count("stream ended") == 5, PATIENCE_SECONDS, "all have ended")
     assert upstream.spans == []
     service.stop()
     assert len(upstream.spans) == 5
@@ -201,7 +207,9 @@ def test_a_collector_that_is_not_there_harms_no_stream_and_no_end(start: Any, up
     service = start(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_BSP_SCHEDULE_DELAY="100")
     stream_id = service.create("a")
     wait_until(
-        lambda: service.request("GET", f"/streams/{stream_id}").json()["state"] == "completed", 10, "done"
+        lambda: service.request("GET", f"/streams/{stream_id}").json()["state"] == "completed",
+        PATIENCE_SECONDS,
+        "done",
     )
     began = time.monotonic()
     service.stop()

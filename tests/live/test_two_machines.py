@@ -10,7 +10,7 @@ import pytest
 
 from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import Script, contents
 
 
@@ -68,7 +68,9 @@ def test_one_key_on_two_machines_is_one_run(machines: tuple[Service, Service], u
     ids = {service.request("POST", "/streams", body).json()["stream_id"] for service in (a, b, a)}
 
     assert len(ids) == 1
-    wait_until(lambda: b.snapshot(ids.copy().pop())["state"] == "completed", 10, "the run has ended")
+    wait_until(
+        lambda: b.snapshot(ids.copy().pop())["state"] == "completed", PATIENCE_SECONDS, "the run has ended"
+    )
     assert len(upstream.log("twice")) == 1
 
 
@@ -83,7 +85,7 @@ def test_a_cancel_on_one_machine_closes_the_upstream_of_the_other(
     receipt = b.request("POST", f"/streams/{stream_id}/cancel").json()
 
     assert (receipt["state"], receipt["upstream"]) == ("cancelled", "closed")
-    upstream.wait_for_close("far", 2)
+    upstream.wait_for_close("far")
     assert a.snapshot(stream_id)["state"] == "cancelled"
 
 

@@ -6,10 +6,8 @@ import socket
 import openai
 import pytest
 
-from tests.live.service import EventReader, Upstream, request, wait_until
+from tests.live.service import EventReader, Upstream, request
 from tests.live.upstream import contents
-
-pytestmark = pytest.mark.timeout(30)
 
 
 @pytest.fixture
@@ -54,6 +52,21 @@ def test_a_status_quotes_the_key(client: openai.OpenAI) -> None:
         client.chat.completions.create(**asked({"play": "status", "status": 401}))
 
 
+def test_no_more_tokens_pass_a_gate_than_were_let_through(upstream: Upstream) -> None:
+    with open_stream(upstream, {"tokens": 6, "gate": "held", "token": "held"}) as reader:
+        reader.read(1)  # the role
+        assert upstream.log("held")[0]["sent_tokens"] == 0
+        upstream.let("held", 2)
+        reader.read(2)
+        upstream.let("held", 1)
+        assert upstream.log("held")[0]["sent_tokens"] == 2
+        upstream.let("held")
+        reader.read_all()
+
+    deltas = [json.loads(event.data)["choices"][0]["delta"] for event in reader.events[:-1]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "".join(contents({"tokens": 6}))
+
+
 def test_a_fault_can_pass(client: openai.OpenAI, upstream: Upstream) -> None:
     body = asked({"play": "status", "status": 500, "token": "passes", "attempts_fail": 1, "tokens": 1})
 
@@ -74,7 +87,7 @@ def test_a_close_is_seen_while_the_upstream_is_silent(upstream: Upstream, script
         upstream.wait_for_request(token)
         assert upstream.log(token)[0]["t_closed_by_peer"] is None
 
-    wait_until(lambda: upstream.log(token)[0]["t_closed_by_peer"], 0.5, "the close is in the log")
+    upstream.wait_for_close(token)
     assert not upstream.log(token)[0]["finished"]
 
 

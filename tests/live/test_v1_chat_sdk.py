@@ -19,8 +19,6 @@ from tests.live.service import EventReader, Service, Upstream, text_of
 from tests.live.upstream import LEAK
 from tests.live.v1 import MODEL, MURMURING, SILENCES, chunks_of, messages, new_token, only_stream_of, prompt
 
-pytestmark = pytest.mark.timeout(60)
-
 LEAVES_SECONDS = 2.0
 """How long the upstream may still be busy after its client has left."""
 

@@ -20,8 +20,6 @@ from tests.live.v1 import (
     with_roles,
 )
 
-pytestmark = pytest.mark.timeout(60)
-
 PLAYS: dict[str, dict[str, Any]] = {
     "plain": {"tokens": 5},
     "long": {"tokens": 400, "fill": 40},

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.live.conftest import StartService
-from tests.live.service import Service, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, wait_until
 
 ANSWER = {
     "object": "list",
@@ -80,10 +80,10 @@ def ask(port: int, text: str) -> socket.socket:
 
 def test_a_client_that_leaves_takes_its_question_back(live: Service, embedder: Upstream) -> None:
     with ask(live.port, "silence"):
-        wait_until(lambda: embedder.bodies, 10, "the upstream is asked")
+        wait_until(lambda: embedder.bodies, PATIENCE_SECONDS, "the upstream is asked")
         assert not embedder.left_at
         left_at = time.monotonic()
-    wait_until(lambda: embedder.left_at, 5, "the upstream's connection is closed")
+    wait_until(lambda: embedder.left_at, PATIENCE_SECONDS, "the upstream's connection is closed")
     assert embedder.left_at[0] - left_at < 2
     assert len(embedder.bodies) == 1, "it is not asked again"
     assert live.request("GET", "/healthz").status == 200
@@ -91,7 +91,7 @@ def test_a_client_that_leaves_takes_its_question_back(live: Service, embedder: U
 
 def test_a_silent_upstream_holds_up_nobody_else(live: Service, embedder: Upstream) -> None:
     with ask(live.port, "silence"):
-        wait_until(lambda: embedder.bodies, 10, "the upstream is asked")
+        wait_until(lambda: embedder.bodies, PATIENCE_SECONDS, "the upstream is asked")
         answer = live.request("POST", "/v1/embeddings", {"model": "m", "input": "quick"})
         assert answer.status == 200
         assert answer.json() == ANSWER
@@ -119,7 +119,7 @@ def test_a_worker_told_to_stop_answers_who_is_still_waiting(
 ) -> None:
     service = start_service(embedder.base_url, environment={"DRAIN_SECONDS": "1"})
     with ask(service.port, "silence") as waiting:
-        wait_until(lambda: embedder.bodies, 10, "the upstream is asked")
+        wait_until(lambda: embedder.bodies, PATIENCE_SECONDS, "the upstream is asked")
         service.stop()
         said = waiting.recv(65536)
     assert said.startswith(b"HTTP/1.1 503 ")

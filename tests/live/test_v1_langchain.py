@@ -22,8 +22,6 @@ from pydantic import BaseModel
 from tests.live.service import Service, Upstream
 from tests.live.v1 import MODEL, MURMURING, SILENCES, new_token, prompt
 
-pytestmark = pytest.mark.timeout(60)
-
 LEAVES_SECONDS = 2.0
 Stream = Callable[..., list[AIMessageChunk]]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]

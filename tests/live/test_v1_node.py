@@ -19,8 +19,6 @@ from tests.live.service import Service, Upstream
 from tests.live.upstream import LEAK
 from tests.live.v1 import MURMURING, SILENCES, chunks_of, messages, new_token, only_stream_of, prompt
 
-pytestmark = pytest.mark.timeout(90)
-
 CLIENTS = Path(__file__).resolve().parents[1] / "clients_node"
 LEAVES_SECONDS = 2.0
 NODE_SECONDS = 45.0

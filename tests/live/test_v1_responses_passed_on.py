@@ -11,8 +11,6 @@ from tests.live.test_responses_source import ResponsesUpstream
 from tests.live.test_v1_responses_sdk import MODEL, client_of, script, text_of
 from tests.openai_schemas import check_event
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def speaker() -> Iterator[ResponsesUpstream]:

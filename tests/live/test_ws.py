@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.live.conftest import StartService
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import contents
 from tests.live.websocket import BINARY, CLOSE, PING, TEXT, Raw, Talk, events_of, frame, text_of
-
-pytestmark = pytest.mark.timeout(120)
 
 _numbers = itertools.count(1)
 
@@ -182,7 +181,9 @@ def test_a_pause_longer_than_the_answer_loses_nothing(service: Service) -> None:
         assert talk.ask("pause")["type"] == "paused"
         before = len(talk.frames)
 
-        wait_until(lambda: service.snapshot(stream_id)["state"] == "completed", 10, "the run goes on")
+        wait_until(
+            lambda: service.snapshot(stream_id)["state"] == "completed", PATIENCE_SECONDS, "the run goes on"
+        )
         assert talk.ask("ping")["type"] == "pong"
         assert len(talk.frames) == before + 1, "only the pong came"
 
@@ -213,7 +214,7 @@ def test_a_stop_closes_the_upstream_and_keeps_the_text(
         talk.until_type("token")
         receipt = talk.ask("stop")["receipt"]
         assert (receipt["state"], receipt["upstream"]) == ("cancelled", "closed")
-        upstream.wait_for_close(token, 2)
+        upstream.wait_for_close(token)
         if not any(frame.get("done") for frame in talk.frames):
             talk.to_the_end()
         events = events_of(talk.frames, stream_id)
@@ -260,7 +261,11 @@ def test_a_run_of_another_worker_is_followed_and_stopped(two_workers: Service) -
             assert talk.ask("follow", stream_id=stream_id)["type"] == "following"
             receipt = talk.ask("stop", stream_id=stream_id)["receipt"]
             assert (receipt["state"], receipt["upstream"]) == ("cancelled", "closed")
-        wait_until(lambda: sum(f.get("done", False) for f in talk.frames) == 4 or talk.receive(), 10, "ends")
+        wait_until(
+            lambda: sum(f.get("done", False) for f in talk.frames) == 4 or talk.receive(),
+            PATIENCE_SECONDS,
+            "ends",
+        )
 
 
 def test_after_a_kill_the_client_comes_back_and_is_told(start_service: StartService) -> None:
@@ -271,7 +276,7 @@ def test_after_a_kill_the_client_comes_back_and_is_told(start_service: StartServ
         service.kill_worker()
         assert talk.closed()[0] == 1006
     cursor = [frame["cursor"] for frame in talk.frames if "cursor" in frame][-1]
-    wait_until(service.is_healthy, 20, "a new worker answers")
+    wait_until(service.is_healthy, PATIENCE_SECONDS, "a new worker answers")
 
     with Talk(service) as again:
         answer = again.ask("follow", stream_id=stream_id, after=cursor)
@@ -295,12 +300,12 @@ def test_three_hundred_at_once_all_hear_their_own_answer_and_leave_nothing(
     service: Service, start_service: StartService
 ) -> None:
     before = descriptors(service)
-    barrier_at = time.monotonic() + 3
+    all_are_open = threading.Barrier(300)
 
     def one(i: int) -> str:
         with Talk(service, open_timeout=60) as talk:
             stream_id = talk.start(prompt(tokens=10 + i % 7, pace_ms=50))
-            time.sleep(max(0.0, barrier_at - time.monotonic()))  # so that all are open together
+            all_are_open.wait(60)
             talk.to_the_end()
             return text_of(events_of(talk.frames, stream_id))
 
@@ -309,9 +314,9 @@ def test_three_hundred_at_once_all_hear_their_own_answer_and_leave_nothing(
 
     assert told == [text(tokens=10 + i % 7) for i in range(300)]
     # Connections to the upstream are kept for a while; those of the sockets are not.
-    wait_until(lambda: established(service) == 0, 10, "no connection is left")
+    wait_until(lambda: established(service) == 0, PATIENCE_SECONDS, "no connection is left")
     # A connection may be closed on the wire a moment before its descriptor is.
-    wait_until(lambda: descriptors(service) <= before + 320, 10, "no descriptor is left")
+    wait_until(lambda: descriptors(service) <= before + 320, PATIENCE_SECONDS, "no descriptor is left")
 
 
 def established(service: Service) -> int:
@@ -331,7 +336,7 @@ def test_a_client_that_does_not_read_holds_nothing_up_and_is_cut(
         assert b" 101 " in deaf.upgrade()
         start = {"type": "start", "prompt": asked, "on_disconnect": "continue", "message_id": token}
         deaf.send(TEXT, json.dumps(start).encode())
-        wait_until(lambda: upstream.log(token), 10, "it runs")
+        wait_until(lambda: upstream.log(token), PATIENCE_SECONDS, "it runs")
         created = service.request(
             "POST", "/streams", start | {"type": None} and {k: v for k, v in start.items() if k != "type"}
         )
@@ -339,7 +344,7 @@ def test_a_client_that_does_not_read_holds_nothing_up_and_is_cut(
         wait_until(
             lambda: service.snapshot(stream_id)["state"] == "completed", 60, "the run is not held back"
         )
-        wait_until(lambda: established(service) == 0, 10, "it is cut")
+        wait_until(lambda: established(service) == 0, PATIENCE_SECONDS, "it is cut")
     assert resident_bytes(service) - memory_before < 60_000_000
 
     with Talk(service) as talk:
@@ -390,7 +395,7 @@ def test_what_was_said_before_leaving_is_done(service: Service, upstream: Upstre
         for stream_id in runs:
             talk.send("stop", stream_id=stream_id)
     for token in tokens:
-        upstream.wait_for_close(token, 5)
+        upstream.wait_for_close(token)
     states = {service.snapshot(stream_id, "?wait=5")["state"] for stream_id in runs}
     assert states == {"cancelled"}
 
@@ -401,8 +406,8 @@ def test_a_client_that_goes_ends_its_presence_at_once(
     with Talk(service) as talk:
         talk.start(prompt(token, tokens=2000, pace_ms=20), on_disconnect="cancel")
         talk.until_type("token")
-    closed_at = upstream.wait_for_close(token, 3)
-    assert time.monotonic() - closed_at < 3
+    left = time.monotonic()
+    assert upstream.wait_for_close(token) - left < 3
 
 
 def test_a_client_that_is_cut_while_paused_ends_its_presence_too(
@@ -413,7 +418,7 @@ def test_a_client_that_is_cut_while_paused_ends_its_presence_too(
         talk.until_type("token")
         talk.ask("pause")
         talk.cut()
-        upstream.wait_for_close(token, 3)
+        upstream.wait_for_close(token)
 
 
 def test_a_client_that_vanishes_is_noticed_by_its_silence(
@@ -424,8 +429,8 @@ def test_a_client_that_vanishes_is_noticed_by_its_silence(
         gone.upgrade()
         start = {"type": "start", "prompt": prompt(token, tokens=5000, pace_ms=20), "on_disconnect": "cancel"}
         gone.send(TEXT, json.dumps(start).encode())  # and no pong, ever
-        wait_until(lambda: upstream.log(token), 5, "it runs")
-        upstream.wait_for_close(token, 8)
+        wait_until(lambda: upstream.log(token), PATIENCE_SECONDS, "it runs")
+        upstream.wait_for_close(token)
         assert gone.close_code() == 1008
     service.stop()
     assert_quiet(service)
@@ -433,14 +438,17 @@ def test_a_client_that_vanishes_is_noticed_by_its_silence(
 
 def test_an_idle_connection_is_closed_and_one_with_a_run_is_not(start_service: StartService) -> None:
     service = start_service(environment={"CONNECTION_SECONDS": "1"})
+    began = time.monotonic()
     with Talk(service) as idle, Talk(service) as busy:
         busy.start(prompt(tokens=25, pace_ms=100))
         asked = time.monotonic()
-        assert idle.closed(5) == (1000, "idle")
-        assert 0.9 < time.monotonic() - asked < 3
+        assert idle.closed() == (1000, "idle")
+        closed = time.monotonic()
+        assert closed - began > 0.9
+        assert closed - asked < 3
         busy.to_the_end()
         assert text_of(busy.frames) == text(tokens=25)
-        assert busy.closed(5) == (1000, "idle")
+        assert busy.closed() == (1000, "idle")
     service.stop()
     assert_quiet(service)
 
@@ -515,7 +523,7 @@ def test_garbage_at_random_is_survived(service: Service) -> None:
             raw.upgrade()
             raw.socket.sendall(chance.randbytes(chance.randrange(1, 400)))
     assert service.is_healthy()
-    wait_until(lambda: established(service) == 0, 15, "no connection is left")
+    wait_until(lambda: established(service) == 0, PATIENCE_SECONDS, "no connection is left")
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://evil.test"}, {"Sec-Fetch-Site": "cross-site"}])
@@ -586,8 +594,8 @@ def test_a_deploy_closes_each_connection_when_its_run_has_ended(
         assert long.closed(10)[0] == 1012
         last = events_of(long.frames, long_run)[-1]
         assert (last["error"]["type"], last["error"]["code"]) == ("interrupted", "shutdown")
-        wait_until(service.has_ended, 15, "the service ends")
-    upstream.wait_for_close(token, 1)
+        wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
+    upstream.wait_for_close(token)
     assert "graceful timeout" not in service.log_text()
     assert_quiet(service)
 
@@ -606,9 +614,9 @@ def test_a_deploy_does_not_wait_for_clients_that_do_not_answer(start_service: St
         deaf.upgrade()
         asked = prompt(tokens=20_000, fill=1000)
         deaf.send(TEXT, json.dumps({"type": "start", "prompt": asked}).encode())
-        wait_until(lambda: "stream started" in service.log_text(), 5, "it runs")
+        wait_until(lambda: "stream started" in service.log_text(), PATIENCE_SECONDS, "it runs")
         os.kill(service.pid, signal.SIGTERM)
-        wait_until(service.has_ended, 15, "the service ends")
+        wait_until(service.has_ended, PATIENCE_SECONDS, "the service ends")
     # By its own clock: the server would have killed it, with a warning.
     assert "graceful timeout" not in service.log_text()
     assert_quiet(service)

@@ -4,19 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import pytest
-
 from tests.browser.conftest import Cable
-from tests.live.service import Service, Upstream, wait_until
+from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.live.upstream import contents
 from tests.snippets import snippet
 
 DOCUMENT = "docs/websocket.md"
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def run(*program: str) -> str:
@@ -47,24 +42,31 @@ def test_two_turns_of_a_conversation(service: Service, upstream: Upstream, tmp_p
     assert [message["content"] for message in two] == [first, answers[0], second]
 
 
-def test_a_client_in_python_that_comes_back(service_two_workers: Service, tmp_path: Path) -> None:
+def test_a_client_in_python_that_comes_back(
+    service_two_workers: Service, upstream: Upstream, tmp_path: Path
+) -> None:
     service = service_two_workers
     cable = Cable(service.port)
+    script = {"tokens": 200, "pace_ms": 20, "gate": "docs-resume"}
     code = snippet(DOCUMENT, "python resume", cable.port)
-    code = asking(code, "Count to a hundred.", "<<" + json.dumps({"tokens": 200, "pace_ms": 20}) + ">>")
+    code = asking(code, "Count to a hundred.", "<<" + json.dumps(script) + ">>")
     out = tmp_path / "out"
-    with out.open("wb") as file:
-        client = subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=subprocess.PIPE)
-    try:
-        for tokens in (10, 60, 110):
-            wait_until(lambda n=tokens: out.read_bytes().count(b" ") > n, 20, "text comes")
-            cable.cut()
-            time.sleep(0.1)  # for a try that fails
-            cable.mend()
-        _out, problems = client.communicate(timeout=60)
-    finally:
-        client.kill()
-        cable.remove()
+    with (
+        out.open("wb") as file,
+        subprocess.Popen([sys.executable, "-c", code], stdout=file, stderr=subprocess.PIPE) as client,
+    ):
+        try:
+            for tokens in (10, 60, 110):
+                upstream.let("docs-resume", tokens + 50)
+                wait_until(lambda n=tokens: out.read_bytes().count(b" ") > n, PATIENCE_SECONDS, "text comes")
+                cable.cut()
+                wait_until(lambda n=cable.refused: cable.refused > n, PATIENCE_SECONDS, "a try has failed")
+                cable.mend()
+            upstream.let("docs-resume")
+            _out, problems = client.communicate(timeout=60)
+        finally:
+            client.kill()
+            cable.remove()
     assert client.returncode == 0, problems
     assert out.read_text() == "".join(contents({"tokens": 200}))
 
@@ -86,7 +88,7 @@ def test_the_client_in_node_pauses_and_stops(service: Service, upstream: Upstrea
     frames = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert [frame["type"] for frame in frames] == ["paused", "resumed", "done"]
     assert frames[-1]["finish_reason"] == "cancelled"
-    upstream.wait_for_close("docs-node", 2)
+    upstream.wait_for_close("docs-node")
     snapshot = service.snapshot(frames[-1]["stream_id"])
     assert snapshot["state"] == "cancelled"
     told = "".join(line for line in done.stdout.splitlines())

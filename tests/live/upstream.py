@@ -8,8 +8,9 @@ message, between ``<<`` and ``>>``::
 
 Keys of every play: ``token`` (the request is logged under it), ``attempts_fail``
 (only the first N requests of the token get the play, later ones ``ok``),
-``headers_ms``, ``first_ms``, ``pace_ms`` (waits), ``tokens``, ``fill`` (pads each
-token to so many characters), ``for`` (other keys for a request that names that
+``headers_ms``, ``first_ms``, ``pace_ms`` (waits), ``gate`` (sends no more tokens
+than ``POST /let?gate=NAME&tokens=N`` has said, or all when it names no number), ``tokens``,
+``fill`` (pads each token to so many characters), ``for`` (other keys for a request that names that
 model: ``{"for": {"m": {"play": "hang"}}}``), ``text`` with ``pieces`` (that text instead of
 tokens), ``stamp`` (each token is ``@<index>:<CLOCK_MONOTONIC ns>@ ``),
 ``raw_chunks`` (those objects, or strings, as they are), ``ascii`` (``\\u`` escapes),
@@ -19,7 +20,7 @@ tokens), ``stamp`` (each token is ``@<index>:<CLOCK_MONOTONIC ns>@ ``),
 the kept-alive connection ``fin_ms`` after the answer). ``after`` is the number of
 tokens before the fault.
 
-``GET /log?token=X``, ``GET /stats`` and ``POST /reset`` are for the test. Every
+``GET /log?token=X``, ``GET /stats``, ``POST /reset`` and ``POST /let`` are for the test. Every
 time is CLOCK_MONOTONIC in seconds, so it compares across processes of a host.
 """
 
@@ -132,6 +133,28 @@ class Request(NamedTuple):
         return "close" not in self.headers.get("connection", "").lower()
 
 
+class Gate:
+    """Holds answers back until the test has seen what it wants to see."""
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._moved = asyncio.Event()
+
+    def let(self, tokens: int) -> None:
+        """Let so many tokens of every answer through, counted from its start."""
+        self._tokens = max(self._tokens, tokens)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def pass_on(self, tokens: int) -> bool:
+        """Return when so many may be sent: whether that had to be waited for."""
+        waited = False
+        while self._tokens < tokens:
+            waited = True
+            await self._moved.wait()
+        return waited
+
+
 class Hangup(Exception):
     """This play closes the connection; with ``reset`` the peer gets an RST."""
 
@@ -179,6 +202,7 @@ class Server:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._open: set[Connection] = set()
+        self._gates: dict[str, Gate] = defaultdict(Gate)
         self._forget()
 
     def _forget(self) -> None:
@@ -222,7 +246,7 @@ class Server:
 
     async def _answer(self, request: Request, connection: Connection) -> None:
         path = urlsplit(request.target).path
-        if path in ("/log", "/stats", "/reset"):
+        if path in ("/log", "/stats", "/reset", "/let"):
             connection.used_for_control = True
             self._connections.discard(connection.number)
             await _whole(connection.writer, 200, self._control(path, request))
@@ -236,11 +260,14 @@ class Server:
             await _whole(connection.writer, 404, {"error": {"message": f"{LEAK}: no {path}", "code": None}})
 
     def _control(self, path: str, request: Request) -> dict[str, Any]:
+        query = parse_qs(urlsplit(request.target).query)
         if path == "/log":
-            token = parse_qs(urlsplit(request.target).query).get("token", [""])[0]
+            token = query.get("token", [""])[0]
             return {"token": token, "requests": [entry.report() for entry in self._log.get(token, [])]}
         if path == "/reset":
             self._forget()
+        if path == "/let":
+            self._gates[query["gate"][0]].let(int(query.get("tokens", [sys.maxsize])[0]))
         return {
             "connections": len(self._connections),
             "open": sum(not c.used_for_control for c in self._open),
@@ -266,7 +293,8 @@ class Server:
         self._playing += 1
         self._peak_playing = max(self._peak_playing, self._playing)
         try:
-            await Player(connection.writer, entry, script).play()
+            gate = self._gates[script["gate"]] if "gate" in script else None
+            await Player(connection.writer, entry, script, gate).play()
         finally:
             self._playing -= 1
 
@@ -350,9 +378,12 @@ class Player:
     on), ``chunks_<name>`` when only the chunks differ, or a row of ``STYLES``.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter, entry: Entry, script: Script) -> None:
+    def __init__(
+        self, writer: asyncio.StreamWriter, entry: Entry, script: Script, gate: "Gate | None" = None
+    ) -> None:
         self._writer = writer
         self._entry = entry
+        self._gate = gate
         self._name = script.get("play", "ok")
         self._script = {**STYLES.get(self._name, {}), **script}
         self._framing = self._script.get("framing", "chunked")
@@ -445,6 +476,8 @@ class Player:
         """Answer with one JSON object, after as long as the tokens would have taken."""
         words = contents(self._script)
         await self._pause("first_ms")
+        if self._gate:
+            await self._gate.pass_on(len(words))
         await asyncio.sleep(self._script.get("pace_ms", 0) / 1000 * len(words))
         message = {"role": "assistant", "content": "".join(words), "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
@@ -676,12 +709,15 @@ class Player:
             await self._send_body(b"\xef\xbb\xbf")
 
     async def _send_token(self, word: str) -> None:
-        """Send one content delta when it is due, the role before the first."""
+        """Send one content delta when it is due and let through, the role before the first."""
         pace_seconds = self._script.get("pace_ms", 0) / 1000
+        is_first = self._due is None
         if self._due is None:
             self._due = time.monotonic()
             await self._send_event(json.dumps(self._chunk({"role": "assistant", "content": ""})))
-        elif pace_seconds:
+        if self._gate and await self._gate.pass_on(self._index + 1):
+            self._due = time.monotonic()  # what waited is not made up for
+        elif pace_seconds and not is_first:
             self._due += pace_seconds
             await asyncio.sleep(max(0.0, self._due - time.monotonic()))
         if self._script.get("stamp"):

@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from tests.live.service import EventReader, Service, wait_until
+from tests.live.service import PATIENCE_SECONDS, EventReader, Service, wait_until
 
 PATH = "/v1/chat/completions"
 MODEL = "test-model"
@@ -61,7 +61,9 @@ def text_of(chunks: list[dict[str, Any]]) -> str:
 def only_stream_of(service: Service) -> str:
     """Return the id of the one stream a service of the test's own has started."""
     started = wait_until(
-        lambda: set(re.findall(r"\bst_[a-z2-7]{20,}", service.log_text())), 10, "a stream is started"
+        lambda: set(re.findall(r"\bst_[a-z2-7]{20,}", service.log_text())),
+        PATIENCE_SECONDS,
+        "a stream is started",
     )
     (stream_id,) = started
     return stream_id

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -97,11 +97,18 @@ def test_two_hundred_at_once_keep_their_context_apart() -> None:
     assert heard == {name: [f"{name}{place}" for place in range(20)] for name in names}
 
 
+def waits_for_its_reader(batches: Generator[list[str], None, None]) -> bool:
+    """Say whether the iterator in the loop's thread has come as far as it may, and stands still."""
+    crossing = batches.gi_frame.f_locals["crossing"]
+    room = crossing._room
+    return len(crossing._items) >= crossing._ahead and room is not None and not room.done()
+
+
 def test_an_iterator_waits_for_a_slow_reader() -> None:
     letters = Letters(1000)
     with closing(_bridge.iterate(letters, ahead=4)) as batches:
         next(batches)
-        gevent.sleep(0.05)
+        eventually(lambda: waits_for_its_reader(batches))
         seen = letters.yielded
         assert seen <= 10
         gevent.sleep(0.05)
@@ -115,7 +122,7 @@ def test_an_iterator_closed_while_it_waits_for_its_reader_meets_the_cancel() -> 
     letters = Letters(1000)
     batches = _bridge.iterate(letters, ahead=4)
     next(batches)
-    eventually(lambda: letters.yielded >= 4)
+    eventually(lambda: waits_for_its_reader(batches))
     batches.close()
 
     assert letters.cancelled
