@@ -1,17 +1,23 @@
-"""What the fuzz tests share: how many cases they try, and how bytes are cut into pieces.
+"""What the fuzz tests share: how many cases they try, how bytes are cut, and the service that they ask.
 
 ``FUZZ=50000 pytest tests/unit/test_fuzz_*`` tries as many cases of each; without
 it a share that fits into a usual run.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from app import create_app
+from streaming.settings import Settings
 
 _CASES = int(os.environ.get("FUZZ", "0"))
 
@@ -73,3 +79,37 @@ def json_values(names: st.SearchStrategy[str], values: st.SearchStrategy[Any] = 
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
         max_leaves=12,
     )
+
+
+@contextmanager
+def open_app(**settings: Any) -> Iterator[Flask]:
+    """A service with the demo model at full speed, that keeps nothing."""
+    app = create_app(
+        Settings(demo_tokens_per_second=0, eventlog_url="memory://", **{"runnables": ("none",), **settings})
+    )
+    app.logger.disabled = True
+    try:
+        yield app
+    finally:
+        app.extensions["streams"].drain(0, 0)
+        app.extensions["streams"].close()
+
+
+@contextmanager
+def _client() -> Iterator[FlaskClient]:
+    with open_app() as app:
+        yield app.test_client()
+
+
+PLACES: dict[str, Callable[[], AbstractContextManager[Any]]] = {"client": _client}
+"""What checks need besides what they are given, by the name it has there."""
+
+
+def fixture_of(name: str) -> Any:
+    """Return the fixture that opens a place, once for a module."""
+
+    def opened() -> Iterator[Any]:
+        with PLACES[name]() as place:
+            yield place
+
+    return pytest.fixture(scope="module", name=name)(opened)

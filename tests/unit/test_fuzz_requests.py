@@ -1,7 +1,6 @@
 """Requests under arbitrary content: a refusal that names what is wrong, or an answer; never a 500."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,15 +8,13 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import create_app
 from streaming import shapes
 from streaming.errors import BadCursor, InvalidRequest
 from streaming.events import Cursor
 from streaming.jsonlimits import MAX_DEPTH, is_too_deep
-from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.websocket import Session
-from tests.fuzzing import TEXTS, fuzzed, json_values
+from tests.fuzzing import TEXTS, fixture_of, fuzzed, json_values
 
 JSON_BYTES = st.one_of(
     st.lists(
@@ -123,14 +120,7 @@ PARAMETERS = st.sampled_from(
 )
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[FlaskClient]:
-    app = create_app(Settings(demo_tokens_per_second=0, eventlog_url="memory://", runnables=("none",)))
-    app.logger.disabled = True
-    yield app.test_client()
-    streams: Streams = app.extensions["streams"]
-    streams.drain(0, 0)
-    streams.close()
+client = fixture_of("client")
 
 
 def check(response: Any) -> None:
