@@ -120,11 +120,10 @@ class Chance:
         pick, elements = self._random, strategy.elements
         if not strategy._transformations:
             return lambda: pick.choice(elements)
-        drawn = self._filtered(
+        return self._filtered(
             lambda: strategy._transform(pick.choice(elements), data=None),
             [lambda value: value is not filter_not_satisfied],
         )
-        return drawn
 
     def _filtered(self, draw: Draw, conditions: Any) -> Draw:
         def filtered() -> Any:

@@ -1,8 +1,9 @@
-"""The fuzz tests' own checks, tried by the ten thousand: ``python -m tests.fuzz_by_hand 50000 [part of a name]``.
+"""The fuzz tests' own checks, tried by the ten thousand: ``python -m tests.fuzz_by_hand 50000``.
 
 Hypothesis takes milliseconds to think of a case. Here plain chance makes the
 arguments, of the same strategies, and a case costs what the check costs. A case
-that fails is printed, to be made a test of.
+that fails is printed, to be made a test of. A part of a test's name, or of its
+file's, tries only those; a number after it begins elsewhere.
 """
 
 from tests import _patched  # noqa: F401, I001  (be what a worker is, before anything else is imported)
@@ -58,9 +59,7 @@ def checks() -> list[Any]:
 def case_of(test: Any, chance: Chance, places: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     """Return what makes the arguments of one case. Raises ``TypeError`` for strategies that are not known."""
     drawn = {name: chance.of(each) for name, each in strategies_of(test).items()}
-    needed = [
-        name for name in inspect.signature(test.hypothesis.inner_test).parameters if name not in drawn
-    ]
+    needed = [name for name in inspect.signature(test.hypothesis.inner_test).parameters if name not in drawn]
     here = {name: places[name] for name in needed}
     return lambda: {name: draw() for name, draw in drawn.items()} | here
 
