@@ -52,7 +52,11 @@ def checks() -> list[Any]:
     found = []
     for name in MODULES:
         module = importlib.import_module(f"tests.unit.{name}")
-        found += [each for each in vars(module).values() if hasattr(each, "hypothesis")]
+        found += [
+            each
+            for name, each in vars(module).items()
+            if name.startswith("test_") and hasattr(each, "hypothesis")
+        ]
     return found
 
 

@@ -64,6 +64,38 @@ ODD_TEXTS = st.sampled_from(
 TEXTS = st.one_of(ODD_TEXTS, st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 """Any text that is one, half characters left out."""
 
+ORIGINS = st.one_of(
+    st.sampled_from(
+        [
+            *(
+                "http://localhost",
+                "https://localhost",
+                "http://localhost:8000",
+                "localhost",
+                "localhost:8000",
+            ),
+            *(
+                "http://[",
+                "http://[x",
+                "http://[::1]:8000",
+                "[::1]",
+                "[::1]:99999",
+                "[::ffff:127.0.0.1]",
+                "[v1.a]",
+            ),
+            *("127.0.0.1", "127.0.0.1:x", "127.1", "2130706433", "0.0.0.0", "localhost.", "a.localhost:80"),
+            *("http://localhost@evil", "localhost@evil", "evil@localhost", "localhost/evil", "localhost#x"),
+            *("null", "http://", "//localhost", "file:///x", "http://localhost\n", " http://localhost", "*"),
+            *("http://\u2100", "http://a\uff0fb", "http://loc\u0131lhost", "%6cocalhost", "localhost\0"),
+            *("https://app.example.com", "https://app.example.com.", "HTTPS://app.example.com", "x" * 5000),
+        ]
+    ),
+    st.builds("{}{}{}".format, st.sampled_from(["", "http://", "https://", "ws://"]), TEXTS, TEXTS),
+    st.lists(st.sampled_from(list("[]:@/?#.%0x1") + ["localhost", "127", "::1"]), max_size=8).map("".join),
+    TEXTS,
+)
+"""What may stand in ``Origin`` and ``Host``, and what may not."""
+
 NUMBERS = st.one_of(
     st.integers(-3, 3),
     st.sampled_from([2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**400, -0.0, 1e308, 5e-324]),
@@ -101,7 +133,7 @@ def _client() -> Iterator[FlaskClient]:
         yield app.test_client()
 
 
-PLACES: dict[str, Callable[[], AbstractContextManager[Any]]] = {"client": _client}
+PLACES: dict[str, Callable[[], AbstractContextManager[Any]]] = {"app": open_app, "client": _client}
 """What checks need besides what they are given, by the name it has there."""
 
 
