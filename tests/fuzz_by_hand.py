@@ -24,6 +24,7 @@ from tests import fuzzing
 from tests.chance import Chance, strategies_of
 
 os.environ.setdefault("DEMO_TOKENS_PER_SECOND", "0")
+MOST_SHOWN_CHARS = 4000
 MODULES = sorted(path.stem for path in (Path(__file__).parent / "unit").glob("test_fuzz_*.py"))
 
 
@@ -43,8 +44,7 @@ def _scratch() -> Iterator[_Scratch]:
         yield _Scratch(Path(path))
 
 
-PLACES = {**fuzzing.PLACES, "tmp_path_factory": _scratch}
-"""What a check needs besides what it is given, by its name there."""
+fuzzing.PLACES["tmp_path_factory"] = _scratch
 
 
 def checks() -> list[Any]:
@@ -91,7 +91,7 @@ def _try(test: Any, cases: int, chance: Chance, places: dict[str, Any]) -> bool:
             check(**given)
         except Exception:
             well = False
-            print(f"FAILED in case {number} with {given!r}")
+            print(f"FAILED in case {number} with {repr(given)[:MOST_SHOWN_CHARS]}")
             traceback.print_exc(limit=-4)
     print(f"{number:7} cases {time.monotonic() - began:6.0f} s  {test.__name__}", flush=True)
     return well
@@ -105,7 +105,7 @@ class _Opened(dict[str, Any]):
         self._stack = stack
 
     def __missing__(self, name: str) -> Any:
-        self[name] = found = self._stack.enter_context(PLACES[name]())
+        self[name] = found = self._stack.enter_context(fuzzing.PLACES[name]())
         return found
 
 

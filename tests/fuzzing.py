@@ -113,6 +113,53 @@ def json_values(names: st.SearchStrategy[str], values: st.SearchStrategy[Any] = 
     )
 
 
+HARMS = st.lists(
+    st.tuples(
+        st.sampled_from(["drop", "put", "change", "case", "cut", "twice"]),
+        st.integers(0, 300),
+        st.one_of(
+            st.sampled_from('a A 0 . - _ = ; , / + " \\ \x00 \n é ٣'.split(" ")),
+            st.characters(max_codepoint=0x2FF),
+        ),
+    ),
+    max_size=3,
+)
+"""What is done to a text that was right; see `harmed`."""
+
+
+def harmed(text: str, harms: list[tuple[str, int, str]]) -> str:
+    """Return ``text`` after these changes, which may leave it as it was."""
+    for how, at, char in harms:
+        at = min(at, len(text))
+        before, here, after = text[:at], text[at : at + 1], text[at + 1 :]
+        match how:
+            case "drop":
+                text = before + after
+            case "put":
+                text = before + char + here + after
+            case "change":
+                text = before + char + after
+            case "case":
+                text = before + here.swapcase() + after
+            case "cut":
+                text = before
+            case "twice":
+                text = before + here + before + here + after
+    return text
+
+
+def as_header(value: str) -> str:
+    """Return a text as a server hands it on in a header."""
+    return value.encode().decode("latin-1")
+
+
+def request_of(app: Flask, headers: dict[str, str], query: Any = None, **more: Any) -> Any:
+    """Return the context of a request to ``path`` with headers of any text."""
+    sent = {f"HTTP_{name.upper().replace('-', '_')}": as_header(value) for name, value in headers.items()}
+    path = more.pop("path", "/streams")
+    return app.test_request_context(path, query_string=query, environ_overrides=sent, **more)
+
+
 @contextmanager
 def open_app(**settings: Any) -> Iterator[Flask]:
     """A service with the demo model at full speed, that keeps nothing."""

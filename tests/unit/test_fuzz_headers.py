@@ -14,7 +14,7 @@ from streaming.events import CURSOR_PATTERN, Cursor
 from streaming.traces import begin, parent_of, state_of
 from streaming.web import _bodies, _cookies, _cors, _csrf
 from streaming.web._responses import cursor_of
-from tests.fuzzing import ORIGINS, TEXTS, fixture_of, fuzzed
+from tests.fuzzing import ORIGINS, TEXTS, as_header, fixture_of, fuzzed, request_of
 
 app = fixture_of("app")
 
@@ -92,17 +92,6 @@ def test_a_state_is_passed_on_as_it_came_or_not_at_all(said: list[str]) -> None:
     assert len(members) <= traces.MOST_MEMBERS
 
 
-def asked(app: Flask, headers: dict[str, str], query: Any = None, **more: Any) -> Any:
-    """Return the context of a request with headers of any text, as a server decodes them."""
-    sent = {f"HTTP_{name.upper().replace('-', '_')}": as_header(value) for name, value in headers.items()}
-    path = more.pop("path", "/streams")
-    return app.test_request_context(path, query_string=query, environ_overrides=sent, **more)
-
-
-def as_header(value: str) -> str:
-    return value.encode().decode("latin-1")
-
-
 @fuzzed(300)
 @given(
     st.one_of(st.none(), ORIGINS),
@@ -115,7 +104,7 @@ def test_only_a_page_of_this_origin_is_believed_whatever_it_says(
 ) -> None:
     said = {"Origin": origin, "Host": host, "Sec-Fetch-Site": site}
     sent = {name: value for name, value in said.items() if value is not None}
-    context = asked(app, sent, method="POST", base_url="https://localhost" if secure else None)
+    context = request_of(app, sent, method="POST", base_url="https://localhost" if secure else None)
     with context:
         request = context.request
         loose, strict = refusal(_bodies.check_origin, request), refusal(_csrf.check_same_origin, request)
@@ -146,7 +135,7 @@ def test_only_a_page_of_this_origin_is_believed_whatever_it_says(
     ],
 )
 def test_an_origin_that_names_no_place_is_another_one(app: Flask, origin: str, host: str) -> None:
-    with asked(app, {"Origin": origin, "Host": host}, method="POST") as context:
+    with request_of(app, {"Origin": origin, "Host": host}, method="POST") as context:
         assert refusal(_bodies.check_origin, context.request) == "origin"
 
 
@@ -163,7 +152,7 @@ def refusal(check: Any, request: Any) -> str:
 @fuzzed(300)
 @given(ORIGINS, st.booleans())
 def test_a_cookie_is_only_where_nobody_else_can_plant_it(app: Flask, host: str, secure: bool) -> None:
-    with asked(app, {"Host": host}, base_url="https://localhost" if secure else None) as context:
+    with request_of(app, {"Host": host}, base_url="https://localhost" if secure else None) as context:
         name = _cookies.name_of(context.request, "base")
         assert _cookies.read(context.request, "base") == ""
         if secure:
@@ -209,7 +198,7 @@ def test_only_exact_origins_are_let_in_and_nothing_else_is_repeated(
     sent = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     if asking_for is not None:
         sent["Access-Control-Request-Headers"] = asking_for
-    with asked(CORS, sent, path="/", method=method):
+    with request_of(CORS, sent, path="/", method=method):
         response = CORS.full_dispatch_request()
     said = response.headers.get("Access-Control-Allow-Origin")
     assert said == (origin if origin in ALLOWED else None)
@@ -237,7 +226,7 @@ def test_a_cursor_in_the_header_wins_and_what_is_none_is_refused(
     app: Flask, header: str | None, after: list[str]
 ) -> None:
     headers = {} if header is None else {"Last-Event-ID": header}
-    with asked(app, headers, [("after", each) for each in after]) as context:
+    with request_of(app, headers, [("after", each) for each in after]) as context:
         try:
             found = cursor_of(context.request)
         except BadCursor as refused:
