@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from app import create_app
+from streaming.errors import InvalidRequest, StreamingError
 from streaming.settings import Settings
 
 _CASES = int(os.environ.get("FUZZ", "0"))
@@ -111,6 +112,24 @@ def json_values(names: st.SearchStrategy[str], values: st.SearchStrategy[Any] = 
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
         max_leaves=12,
     )
+
+
+def near(bases: list[Any], fields: dict[str, Any], wrong: st.SearchStrategy[Any]) -> Any:
+    """Return a strategy of what is nearly right: one of ``bases`` with some fields, of which some are wrong."""
+    right = [st.tuples(st.just(name), values) for name, values in fields.items()]
+    pairs = st.one_of(*right, st.tuples(st.sampled_from([*fields, "x"]), wrong))
+    changed = st.builds(
+        lambda base, changes: {**base, **dict(changes)}, st.sampled_from(bases), st.lists(pairs, max_size=3)
+    )
+    return st.one_of(changed, changed, changed, changed, wrong)
+
+
+def attempt(call: Callable[[], Any], *refusals: type[StreamingError]) -> tuple[Any, Any]:
+    """Return what a call returns, or its refusal; what else it raises is a fault."""
+    try:
+        return call(), None
+    except refusals or (InvalidRequest,) as refusal:
+        return None, refusal
 
 
 HARMS = st.lists(
