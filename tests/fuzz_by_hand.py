@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import fuzzing
+from tests import fuzz_places
 from tests.chance import Chance, strategies_of
 
 os.environ.setdefault("DEMO_TOKENS_PER_SECOND", "0")
@@ -44,7 +44,7 @@ def _scratch() -> Iterator[_Scratch]:
         yield _Scratch(Path(path))
 
 
-fuzzing.PLACES["tmp_path_factory"] = _scratch
+fuzz_places.PLACES["tmp_path_factory"] = _scratch
 
 
 def checks() -> list[Any]:
@@ -105,7 +105,7 @@ class _Opened(dict[str, Any]):
         self._stack = stack
 
     def __missing__(self, name: str) -> Any:
-        self[name] = found = self._stack.enter_context(fuzzing.PLACES[name]())
+        self[name] = found = self._stack.enter_context(fuzz_places.PLACES[name]())
         return found
 
 

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous.encoding import base64_decode
 
-from streaming.errors import InvalidRequest, NotAuthenticated, SettingsError
+from streaming.errors import NotAuthenticated, SettingsError
 from streaming.keyring import Issued, Keyring, entry_of, make, read_entries
 from streaming.keys.memory import MemoryKeys
 from streaming.web import _sign_in_page
 from streaming.web._access import Access
 from streaming.web._sessions import SESSION, VISITOR, Session, Sessions
-from tests import fuzzing
-from tests.fuzzing import HARMS, TEXTS, as_header, fixture_of, fuzzed, harmed, json_values, request_of
+from tests import fuzz_places
+from tests.fuzz_places import fixture_of
+from tests.fuzzing import HARMS, TEXTS, as_header, attempt, fuzzed, harmed, json_values, request_of
 
 ORIGIN = "https://sluice.test"
 
@@ -40,7 +41,7 @@ class Door(NamedTuple):
 
 @contextmanager
 def open_door() -> Iterator[Door]:
-    with fuzzing.open_app(auth="keys", page="public") as app:
+    with fuzz_places.open_app(auth="keys", page="public") as app:
         access: Access = app.extensions["access"]
         issued = access.keys.issue(("run",), "Ana")
         client = app.test_client()
@@ -59,7 +60,7 @@ def open_door() -> Iterator[Door]:
         yield Door(app, access, app.extensions["sessions"], issued, mine, token, visitors)
 
 
-fuzzing.PLACES["door"] = open_door
+fuzz_places.PLACES["door"] = open_door
 door = fixture_of("door")
 
 
@@ -128,13 +129,12 @@ def test_a_form_is_taken_with_its_own_token_only(door: Door, harms: list[Any], k
     token = harmed(door.token, harms) if kind == "form" else harmed("", harms)
     sent = {"Cookie": f"__Host-{SESSION}={door.cookie}", "Origin": ORIGIN}
     with asked(door, sent, method="POST", data={"csrf": token}):
-        try:
-            found = door.sessions.authenticate(current())
-        except InvalidRequest as refused:
-            assert refused.code == "csrf"
-            assert refused.param == "csrf"
-            assert token != door.token
-            return
+        found, refused = attempt(lambda: door.sessions.authenticate(current()))
+    if refused is not None:
+        assert refused.code == "csrf"
+        assert refused.param == "csrf"
+        assert token != door.token
+        return
     assert found is not None
     assert base64_decode(token) == base64_decode(door.token)
 
@@ -143,9 +143,8 @@ def test_a_form_is_taken_with_its_own_token_only(door: Door, harms: list[Any], k
 @given(HARMS, TEXTS)
 def test_a_key_is_known_by_the_whole_of_its_text(door: Door, harms: list[Any], other: str) -> None:
     for text in (harmed(door.issued.text, harms), other):
-        try:
-            found = door.access.keys.check(text)
-        except NotAuthenticated as refused:
+        found, refused = attempt(lambda text=text: door.access.keys.check(text), NotAuthenticated)
+        if refused is not None:
             assert refused.code == "invalid_key"
             assert text != door.issued.text
             assert door.issued.text not in str(refused)
@@ -164,11 +163,8 @@ def test_no_authorization_lets_in_who_has_no_key(
 ) -> None:
     text = harmed(door.issued.text, harms) if other is None else other
     with asked(door, {"Authorization": f"{scheme}{space}{text}"}, path="/streams", method="POST"):
-        try:
-            found = door.access.identify(current())
-        except NotAuthenticated as refused:
-            assert refused.code == "invalid_key"
-            return
+        found, refused = attempt(lambda: door.access.identify(current()), NotAuthenticated)
+    assert refused is None or refused.code == "invalid_key"
     if found is not None:
         assert found.id == f"key_{door.issued.key.id}"
         assert text.strip() == door.issued.text
@@ -199,19 +195,19 @@ def written(body: bytes) -> str:
 @fuzzed(300)
 @given(st.lists(ENTRIES, max_size=2))
 def test_a_key_of_the_settings_is_one_or_a_sentence(entries: list[str]) -> None:
-    try:
-        found = read_entries(entries)
-    except SettingsError as error:
+    found, error = attempt(lambda: read_entries(entries), SettingsError)
+    if error is not None:
         assert str(error).startswith("API_KEYS: ")
         assert not any(len(entry) > 12 and entry in str(error) for entry in entries)
         return
     assert read_entries([entry_of(key) for key in found]) == found
     keyring = Keyring(MemoryKeys(), found)
     for key in found:
-        try:
-            assert keyring.check(KEY.text).id == key.id
-        except NotAuthenticated as refused:
+        it, refused = attempt(lambda: keyring.check(KEY.text), NotAuthenticated)
+        if refused is not None:
             assert refused.code in ("invalid_key", "key_expired", "key_revoked")
+        else:
+            assert it.id == key.id
 
 
 @fuzzed(200)

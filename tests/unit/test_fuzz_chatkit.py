@@ -17,8 +17,9 @@ from streaming.events import json_line
 from streaming.settings import Settings
 from streaming.streams import Order, Streams
 from streaming.web import _chatkit_orders as orders
-from tests import fuzzing
-from tests.fuzzing import TEXTS, attempt, fixture_of, fuzzed, json_values, near, request_of
+from tests import fuzz_places
+from tests.fuzz_places import fixture_of
+from tests.fuzzing import TEXTS, attempt, fuzzed, json_values, near, request_of
 
 NAMES = st.one_of(
     st.sampled_from("content text type input_text input_tag id data model tool_choice values x a.b".split()),
@@ -162,11 +163,11 @@ def refuse_order(question: Any) -> Order:
 
 @contextmanager
 def open_counter() -> Iterator[Counter]:
-    with fuzzing.open_app() as app, app.app_context():
+    with fuzz_places.open_app() as app, app.app_context():
         yield Counter(app)
 
 
-fuzzing.PLACES["counter"] = open_counter
+fuzz_places.PLACES["counter"] = open_counter
 counter = fixture_of("counter")
 
 

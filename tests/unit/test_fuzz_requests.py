@@ -14,7 +14,8 @@ from streaming.events import Cursor
 from streaming.jsonlimits import MAX_DEPTH, is_too_deep
 from streaming.streams import Streams
 from streaming.websocket import Session
-from tests.fuzzing import TEXTS, fixture_of, fuzzed, json_values
+from tests.fuzz_places import fixture_of
+from tests.fuzzing import TEXTS, fuzzed, json_values
 
 JSON_BYTES = st.one_of(
     st.lists(
