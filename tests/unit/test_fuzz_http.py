@@ -29,15 +29,9 @@ METHODS = ["GET", "POST", "DELETE", "PATCH", "PUT"]
 
 
 class Worker:
-    """A worker of the service without its arbiter, whose view says what it was asked."""
+    """A worker of the service without its arbiter."""
 
-    def __init__(self) -> None:
-        app = Flask(__name__)
-        app.url_map.merge_slashes = False
-        app.config["MAX_CONTENT_LENGTH"] = 100_000
-        _errors.register(app)
-        app.add_url_rule("/", "root", _echo, methods=METHODS, provide_automatic_options=False)
-        app.add_url_rule("/<path:path>", "path", _echo, methods=METHODS, provide_automatic_options=False)
+    def __init__(self, app: Flask) -> None:
         cfg = Config()
         for name, value in (("keepalive", 5), ("loglevel", "critical"), ("errorlog", os.devnull)):
             cfg.set(name, value)
@@ -45,13 +39,17 @@ class Worker:
         self._worker = LeanGeventWorker(1, os.getpid(), [], None, 30, cfg, Logger(cfg))
         self._worker.wsgi = app
 
+    def serve(self, sock: Any) -> None:
+        """Answer a client until its connection is over."""
+        listener = SimpleNamespace(getsockname=lambda: ("127.0.0.1", 8000))
+        self._worker.handle(listener, sock, ("127.0.0.1", 1))
+
     def answer(self, blocks: list[bytes]) -> bytes:
         """Return all that a client is answered that sends these blocks, each after the other was read."""
         ours, theirs = gevent.socket.socketpair()
         with theirs:
             client = gevent.spawn(_send, theirs, blocks)
-            listener = SimpleNamespace(getsockname=lambda: ("127.0.0.1", 8000))
-            self._worker.handle(listener, ours, ("127.0.0.1", 1))
+            self.serve(ours)
             client.kill()
             return _read(theirs)
 
@@ -92,9 +90,20 @@ def _echo(path: str = "") -> Response:
     return Response(json.dumps(said), content_type="application/json")
 
 
+def echoing() -> Flask:
+    """An application whose view says what it was asked."""
+    app = Flask(__name__)
+    app.url_map.merge_slashes = False
+    app.config["MAX_CONTENT_LENGTH"] = 100_000
+    _errors.register(app)
+    app.add_url_rule("/", "root", _echo, methods=METHODS, provide_automatic_options=False)
+    app.add_url_rule("/<path:path>", "path", _echo, methods=METHODS, provide_automatic_options=False)
+    return app
+
+
 @contextmanager
 def open_worker() -> Iterator[Worker]:
-    made = Worker()
+    made = Worker(echoing())
     yield made
     made.close()
 

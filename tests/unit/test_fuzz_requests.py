@@ -124,13 +124,22 @@ PARAMETERS = st.sampled_from(
 client = fixture_of("client")
 
 
-def check(response: Any) -> None:
-    if response.status_code >= 400:
-        assert response.status_code in (501, 502, 503) or response.status_code < 500, response.text
-        error = response.json["error"]
-        assert error["message"]
-        assert error["type"] != "internal_error"
+OF_THE_WHOLE = frozenset({"json", "too_deep", "too_large", "content_type", "origin"})
+"""Codes of refusals that are about a request as a whole."""
+
+
+def check(response: Any, asked: Any = None) -> None:
+    """Check that an answer is none of a broken service, and that what it refuses of ``asked`` has a name."""
     response.close()
+    if response.status_code < 400:
+        return
+    assert response.status_code in (501, 502, 503) or response.status_code < 500, response.text
+    assert len(response.data) < 4096, "an error repeats what was sent"
+    error = response.json["error"]
+    assert error["message"]
+    assert error["type"] != "internal_error"
+    if response.status_code in (400, 422) and isinstance(asked, dict) and error["code"] not in OF_THE_WHOLE:
+        assert error["param"] is not None, response.text
 
 
 @fuzzed(300)
@@ -171,7 +180,11 @@ def test_a_text_is_a_cursor_in_its_one_form_or_refused(text: str) -> None:
 @fuzzed(60)
 @given(ADDRESSES, st.one_of(BODIES.map(lambda body: json.dumps(body).encode()), JSON_BYTES))
 def test_no_body_breaks_an_address(client: FlaskClient, address: str, body: bytes) -> None:
-    check(client.post(address, data=body, content_type="application/json"))
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        asked = None
+    check(client.post(address, data=body, content_type="application/json"), asked)
 
 
 @fuzzed(60)
