@@ -4,10 +4,13 @@ It knows the strategies that the fuzz tests use, by what they are made of inside
 the pinned version of Hypothesis; of any other it raises ``TypeError``.
 """
 
+import importlib
+import inspect
 import math
 import random
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis.strategies import SearchStrategy
@@ -39,6 +42,7 @@ CHARS_UP_TO = (0x7F, 0x7F, 0x2FF, 0xD7FF, 0x10FFFF)
 USUAL_ITEMS = 12
 """In a list that may be of any length."""
 TRIES = 1000
+MODULES = sorted(path.stem for path in (Path(__file__).parent / "unit").glob("test_fuzz_*.py"))
 
 
 class Chance:
@@ -199,3 +203,27 @@ def strategies_of(test: Any) -> dict[str, SearchStrategy[Any]]:
     """Return what a test that was decorated with ``given`` is given, by name."""
     found: dict[str, SearchStrategy[Any]] = test.hypothesis._given_kwargs
     return found
+
+
+def checks() -> list[Any]:
+    """Return every fuzz test there is."""
+    found = []
+    for name in MODULES:
+        module = importlib.import_module(f"tests.unit.{name}")
+        found += [
+            each
+            for name, each in vars(module).items()
+            if name.startswith("test_") and hasattr(each, "hypothesis")
+        ]
+    return found
+
+
+def case_of(test: Any, chance: Chance, places: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    """Return what makes the arguments of one case; ``places`` holds what it needs besides, by name.
+
+    Raises ``TypeError`` for strategies that are not known.
+    """
+    drawn = {name: chance.of(each) for name, each in strategies_of(test).items()}
+    needed = [name for name in inspect.signature(test.hypothesis.inner_test).parameters if name not in drawn]
+    here = {name: places[name] for name in needed}
+    return lambda: {name: draw() for name, draw in drawn.items()} | here

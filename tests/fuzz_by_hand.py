@@ -3,29 +3,26 @@
 Hypothesis takes milliseconds to think of a case. Here plain chance makes the
 arguments, of the same strategies, and a case costs what the check costs. A case
 that fails is printed, to be made a test of. A part of a test's name, or of its
-file's, tries only those; a number after it begins elsewhere.
+file's, tries only those; a number after it begins elsewhere. Ctrl-C goes on to the next.
 """
 
 from tests import _patched  # noqa: F401, I001  (be what a worker is, before anything else is imported)
 
-import importlib
-import inspect
 import os
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests import fuzz_places
-from tests.chance import Chance, strategies_of
+from tests.chance import Chance, case_of, checks
 
 os.environ.setdefault("DEMO_TOKENS_PER_SECOND", "0")
 MOST_SHOWN_CHARS = 4000
-MODULES = sorted(path.stem for path in (Path(__file__).parent / "unit").glob("test_fuzz_*.py"))
 
 
 class _Scratch:
@@ -47,27 +44,6 @@ def _scratch() -> Iterator[_Scratch]:
 fuzz_places.PLACES["tmp_path_factory"] = _scratch
 
 
-def checks() -> list[Any]:
-    """Return every fuzz test there is."""
-    found = []
-    for name in MODULES:
-        module = importlib.import_module(f"tests.unit.{name}")
-        found += [
-            each
-            for name, each in vars(module).items()
-            if name.startswith("test_") and hasattr(each, "hypothesis")
-        ]
-    return found
-
-
-def case_of(test: Any, chance: Chance, places: dict[str, Any]) -> Callable[[], dict[str, Any]]:
-    """Return what makes the arguments of one case. Raises ``TypeError`` for strategies that are not known."""
-    drawn = {name: chance.of(each) for name, each in strategies_of(test).items()}
-    needed = [name for name in inspect.signature(test.hypothesis.inner_test).parameters if name not in drawn]
-    here = {name: places[name] for name in needed}
-    return lambda: {name: draw() for name, draw in drawn.items()} | here
-
-
 def main(cases: int, only: str = "", seed: int = 0) -> int:
     """Try each check so often; return how many failed."""
     failed = 0
@@ -85,10 +61,13 @@ def _try(test: Any, cases: int, chance: Chance, places: dict[str, Any]) -> bool:
     well = True
     number = 0
     while well and number < cases:
-        given = make()
-        number += 1
         try:
+            given = make()
+            number += 1
             check(**given)
+        except KeyboardInterrupt:
+            print("stopped by hand")
+            break
         except Exception:
             well = False
             print(f"FAILED in case {number} with {repr(given)[:MOST_SHOWN_CHARS]}")

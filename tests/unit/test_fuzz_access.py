@@ -68,7 +68,7 @@ def asked(door: Door, headers: dict[str, str], **more: Any) -> Any:
     return request_of(door.app, headers, base_url=ORIGIN, **{"path": "/", **more})
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(HARMS, st.sampled_from(["session", "visitor"]), st.sampled_from(["", "a=b; ", "=; ", '"', ";;"]))
 def test_a_cookie_says_what_it_was_given_to_say_or_nothing(
     door: Door, harms: list[Any], kind: str, before: str
@@ -105,7 +105,7 @@ PAYLOADS = st.one_of(
 )
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(PAYLOADS, st.sampled_from([SESSION, VISITOR]), st.booleans())
 def test_what_was_signed_of_another_shape_is_nobody(
     door: Door, payload: Any, name: str, as_form: bool
@@ -123,7 +123,7 @@ def signed_as(door: Door, name: str, payload: Any, as_form: bool = False) -> Any
         return door.sessions.authenticate(current())
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(HARMS, st.sampled_from(["form", "empty"]))
 def test_a_form_is_taken_with_its_own_token_only(door: Door, harms: list[Any], kind: str) -> None:
     token = harmed(door.token, harms) if kind == "form" else harmed("", harms)
@@ -139,7 +139,7 @@ def test_a_form_is_taken_with_its_own_token_only(door: Door, harms: list[Any], k
     assert base64_decode(token) == base64_decode(door.token)
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(HARMS, TEXTS)
 def test_a_key_is_known_by_the_whole_of_its_text(door: Door, harms: list[Any], other: str) -> None:
     for text in (harmed(door.issued.text, harms), other):
@@ -156,7 +156,7 @@ def test_a_key_is_known_by_the_whole_of_its_text(door: Door, harms: list[Any], o
 SCHEMES = st.sampled_from(["Bearer", "bearer", "BEARER", "Basic", "", "Bearer:", "\x0bBearer", "Bearer\t"])
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(SCHEMES, st.sampled_from([" ", "  ", "\t", "", " \x85", "\xa0"]), HARMS, st.one_of(st.none(), TEXTS))
 def test_no_authorization_lets_in_who_has_no_key(
     door: Door, scheme: str, space: str, harms: list[Any], other: str | None
@@ -192,7 +192,7 @@ def written(body: bytes) -> str:
     return f"{KEY.key.id}.{base64.urlsafe_b64encode(body).decode().rstrip('=')}"
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(st.lists(ENTRIES, max_size=2))
 def test_a_key_of_the_settings_is_one_or_a_sentence(entries: list[str]) -> None:
     found, error = attempt(lambda: read_entries(entries), SettingsError)
@@ -210,7 +210,7 @@ def test_a_key_of_the_settings_is_one_or_a_sentence(entries: list[str]) -> None:
             assert it.id == key.id
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(
     st.one_of(
         TEXTS,

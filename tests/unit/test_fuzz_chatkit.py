@@ -180,7 +180,7 @@ def with_ids(value: Any, ids: dict[str, str]) -> Any:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
-@fuzzed(150)
+@fuzzed(60)
 @given(REQUESTS)
 def test_a_request_of_the_protocol_is_answered_or_refused_by_field(counter: Counter, asked: Any) -> None:
     counter.renew()

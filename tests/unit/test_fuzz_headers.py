@@ -54,7 +54,7 @@ STATES = st.lists(
 )
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(st.lists(PARENTS, max_size=2), STATES)
 def test_a_traceparent_is_taken_as_it_is_or_a_new_trace_begins(said: list[str], states: list[str]) -> None:
     trace = begin(said, states)
@@ -75,7 +75,7 @@ def test_a_traceparent_is_taken_as_it_is_or_a_new_trace_begins(said: list[str], 
         assert not trace.state, "a state without its parent is somebody else's"
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(STATES)
 def test_a_state_is_passed_on_as_it_came_or_not_at_all(said: list[str]) -> None:
     kept = state_of(said)
@@ -93,7 +93,7 @@ def test_a_state_is_passed_on_as_it_came_or_not_at_all(said: list[str]) -> None:
     assert len(members) <= traces.MOST_MEMBERS
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(
     st.one_of(st.none(), ORIGINS),
     st.one_of(st.none(), ORIGINS),
@@ -150,7 +150,7 @@ def refusal(check: Any, request: Any) -> str:
     return code
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(ORIGINS, st.booleans())
 def test_a_cookie_is_only_where_nobody_else_can_plant_it(app: Flask, host: str, secure: bool) -> None:
     with request_of(app, {"Host": host}, base_url="https://localhost" if secure else None) as context:
@@ -221,7 +221,7 @@ CURSORS = st.one_of(
 )
 
 
-@fuzzed(300)
+@fuzzed(150)
 @given(st.one_of(st.none(), CURSORS), st.lists(CURSORS, max_size=3))
 def test_a_cursor_in_the_header_wins_and_what_is_none_is_refused(
     app: Flask, header: str | None, after: list[str]

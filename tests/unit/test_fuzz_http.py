@@ -33,7 +33,7 @@ class Worker:
 
     def __init__(self, app: Flask) -> None:
         cfg = Config()
-        for name, value in (("keepalive", 5), ("loglevel", "critical"), ("errorlog", os.devnull)):
+        for name, value in (("keepalive", 5), ("loglevel", "critical"), ("errorlog", "-")):
             cfg.set(name, value)
         cfg.set("secure_scheme_headers", {})
         self._worker = LeanGeventWorker(1, os.getpid(), [], None, 30, cfg, Logger(cfg))

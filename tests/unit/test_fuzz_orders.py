@@ -151,7 +151,7 @@ def posted(kitchen: Kitchen, body: bytes, key: str | None = None) -> Any:
 KEYS = st.one_of(st.none(), TEXTS, st.sampled_from(["k", "", "x" * 255, "x" * 256, "a b", "é"]))
 
 
-@fuzzed(300)
+@fuzzed(120)
 @given(CREATES, KEYS)
 def test_a_run_is_ordered_or_refused_by_field(kitchen: Kitchen, asked: Any, key: str | None) -> None:
     found = []
@@ -183,7 +183,7 @@ QUERY_FIELDS = st.sampled_from(
 )
 
 
-@fuzzed(300)
+@fuzzed(120)
 @given(st.lists(st.tuples(QUERY_FIELDS, st.one_of(TEXTS, THREADS, WORDS)), max_size=5))
 def test_a_run_is_ordered_by_an_address_or_refused_by_field(kitchen: Kitchen, query: list[Any]) -> None:
     query = [("prompt", "hi"), *query]
@@ -210,7 +210,7 @@ LANGSERVE = near(
 )
 
 
-@fuzzed(300)
+@fuzzed(120)
 @given(
     LANGSERVE,
     st.sampled_from(["modal", "plain"]),
@@ -242,7 +242,7 @@ def test_a_runnable_is_asked_as_langserve_is_or_refused_by_field(
             assert _runnable_orders.check_thread(order.prompt.thread) == order.prompt.thread
 
 
-@fuzzed(200)
+@fuzzed(80)
 @given(THREADS)
 def test_a_thread_that_is_named_can_be_reached_by_its_name(client: FlaskClient, name: str) -> None:
     made = client.post("/threads", json={"id": name, "title": "t"})
@@ -262,7 +262,7 @@ def test_a_thread_that_is_named_can_be_reached_by_its_name(client: FlaskClient, 
     assert client.get(location).status_code == 404
 
 
-@fuzzed(200)
+@fuzzed(80)
 @given(
     st.sampled_from(["/threads/", "/streams/", "/runnables/", "/v1/responses/", "/v1/models/"]),
     st.one_of(TEXTS, THREADS, st.text(max_size=20), st.sampled_from(["st_" + "a" * 34, "th_" + "0" * 32])),

@@ -127,7 +127,7 @@ CATALOGUES = st.fixed_dictionaries(
 KEYS = {"A_KEY": "sk-a", "ODD_KEY": "sk a"}
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(CATALOGUES)
 def test_a_catalogue_that_is_taken_is_what_the_file_says(
     tmp_path_factory: pytest.TempPathFactory, said: dict[str, Any]

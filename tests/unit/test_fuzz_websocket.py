@@ -78,7 +78,7 @@ def session_of(kitchen: Kitchen) -> Session:
     )
 
 
-@fuzzed(150)
+@fuzzed(80)
 @given(SENT)
 def test_each_command_is_answered_in_its_own_shape_or_refused_by_field(
     kitchen: Kitchen, sent: list[Any]
@@ -202,7 +202,7 @@ ANY_FRAMES = st.one_of(
 )
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(ANY_FRAMES, CUTS)
 def test_frames_are_the_same_messages_however_they_are_cut(sent: bytes, cuts: list[int]) -> None:
     messages, why, _ = heard([sent])
@@ -213,7 +213,7 @@ def test_frames_are_the_same_messages_however_they_are_cut(sent: bytes, cuts: li
     assert why == cut_why
 
 
-@fuzzed(200)
+@fuzzed(100)
 @given(st.lists(st.tuples(TEXTS, CUTS, st.booleans()), max_size=4), CUTS)
 def test_texts_are_heard_as_they_were_sent_whatever_is_between(
     texts: list[tuple[str, list[int], bool]], cuts: list[int]
@@ -311,7 +311,7 @@ NOTHING_BEGUN = near(
 )
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(st.lists(NOTHING_BEGUN, max_size=4), CUTS)
 def test_every_command_is_answered_in_its_turn_however_the_network_cuts_it(
     line: Line, sent: list[Any], cuts: list[int]
@@ -330,7 +330,7 @@ def test_every_command_is_answered_in_its_turn_however_the_network_cuts_it(
     assert not line.broke
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(ANY_FRAMES, CUTS)
 def test_no_bytes_break_a_connection_or_keep_it_open(line: Line, sent: bytes, cuts: list[int]) -> None:
     ends = line.talk(pieces(sent, cuts))
