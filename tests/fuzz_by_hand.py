@@ -9,6 +9,7 @@ file's, tries only those; a number after it begins elsewhere. Ctrl-C goes on to 
 from tests import _patched  # noqa: F401, I001  (be what a worker is, before anything else is imported)
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -89,4 +90,5 @@ class _Opened(dict[str, Any]):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     sys.exit(main(int(sys.argv[1]), sys.argv[2] if sys.argv[2:] else "", int((sys.argv[3:] or ["0"])[0])) > 0)
