@@ -30,6 +30,7 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _KEY = re.compile(r"sk-sluice-([0-9a-z]{8})-[0-9A-Za-z]{43}")
 _ENTRY = re.compile(r"[0-9a-z]{8}\.([A-Za-z0-9_-]+)")
+_HASHES = re.compile(r"[0-9a-f]{64}( [0-9a-f]{64})?")
 # Compared with where there is no such key, so that its absence takes as long as a wrong secret.
 _NO_HASH = hashlib.sha256(secrets.token_bytes(32)).hexdigest()
 
@@ -219,9 +220,9 @@ def read_entries(entries: Iterable[str]) -> list[Key]:
         try:
             body = base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4)) if match else b""
             key = msgspec.json.decode(body, type=Key)
-        except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError):
+        except (binascii.Error, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             match = None
-        if match is None or not entry.startswith(f"{key.id}."):
+        if match is None or not entry.startswith(f"{key.id}.") or not _HASHES.fullmatch(_hashes_of(key)):
             raise SettingsError(
                 f"API_KEYS: entry {place} is not one of `python -m streaming keys create --as-setting`"
             )
@@ -229,6 +230,10 @@ def read_entries(entries: Iterable[str]) -> list[Key]:
     if len({key.id for key in found}) < len(found):
         raise SettingsError("API_KEYS: one key is there twice")
     return found
+
+
+def _hashes_of(key: Key) -> str:
+    return f"{key.hash} {key.previous_hash}".removesuffix(" ")
 
 
 def _text(key_id: str) -> str:

@@ -16,6 +16,9 @@ from streaming.jsonlimits import (
 )
 
 MAX_NAME_CHARS = 100
+MAX_SAID_CHARS = 200
+# A name may hold anything, a line break and these very words too.
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$(.*)`)?", re.DOTALL)
 
 
 def decode(text: bytes, what: str) -> Any:
@@ -43,13 +46,20 @@ def _too_deep(what: str) -> InvalidRequest:
 
 def refuse(error: msgspec.ValidationError, what: str = "the body") -> NoReturn:
     """Raise the `InvalidRequest` that tells a client what msgspec found wrong."""
-    said, _, path = str(error).partition(" - at `")
-    param = path.removesuffix("`").removeprefix("$").removeprefix(".") or None
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", said):
-        raise unknown_field(f"{param}.{unknown[1]}" if param else unknown[1]) from None
-    raise InvalidRequest(
-        f"{param or what}: {said[:1].lower()}{said[1:]}", code="wrong_type", param=param
-    ) from None
+    if unknown := _UNKNOWN.fullmatch(str(error)):
+        raise unknown_field(_joined(unknown[2] or "", unknown[1])) from None
+    said, _, path = str(error).partition(" - at `$")
+    place = _joined(path.removesuffix("`"))
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", said):
+        param = _joined(place, missing[1])
+        raise InvalidRequest(f"{param}: it is missing", code="required", param=param) from None
+    # It may repeat what was sent, however long that is.
+    said = f"{said[:1].lower()}{said[1:MAX_SAID_CHARS]}"
+    raise InvalidRequest(f"{place or what}: {said}", code="wrong_type", param=place or None) from None
+
+
+def _joined(*places: str) -> str:
+    return ".".join(place.removeprefix(".") for place in places if place)
 
 
 def unknown_field(name: str) -> InvalidRequest:

@@ -14,14 +14,15 @@ JSON = dict[str, Any]
 MAX_TAGS = 50
 MAX_RECURSION = 1000
 MAX_SHOWN_CHARS = 500
-THREAD_PATTERN = "[A-Za-z0-9._:-]{1,128}"
+# Not one or two dots, which clients take for a way out of `/threads`.
+THREAD_PATTERN = r"(?!\.{1,2}$)[A-Za-z0-9._:-]{1,128}"
 CONFIG = ("tags", "metadata", "configurable", "recursion_limit")
 
 
 def check_thread(thread: Any, param: str = "thread") -> str:
     """Return the name of a conversation. Raises `InvalidRequest`."""
     if not isinstance(thread, str) or not re.fullmatch(THREAD_PATTERN, thread):
-        raise _wrong(param, "1 to 128 of A-Z, a-z, 0-9, dot, underscore, colon and hyphen")
+        raise _wrong(param, "1 to 128 of A-Z, a-z, 0-9, dot, underscore, colon and hyphen, not . or ..")
     return thread
 
 

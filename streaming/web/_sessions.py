@@ -13,13 +13,14 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 from flask import Flask, Request, Response, g
 from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from limits import RateLimitItemPerHour
 from limits.storage import Storage
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from streaming import keyring
 from streaming.errors import PermissionDenied
@@ -51,7 +52,7 @@ class Session(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a cookie says."""
 
     id: str
-    begun: int
+    begun: Annotated[int, Meta(ge=0, lt=2**53)]
     """Seconds since 1970."""
     key: str = ""
     """The id of the key that it was begun with; "" for a visitor."""
@@ -214,7 +215,7 @@ class Sessions:
         try:
             found, signed = self._serializer(base).loads(text, int(max_age_seconds), return_timestamp=True)
             return msgspec.convert(found, Session), time.time() - signed.timestamp()
-        except (BadSignature, msgspec.ValidationError):
+        except (BadSignature, msgspec.ValidationError, UnicodeError):
             return None
 
     def _serializer(self, base: str) -> URLSafeTimedSerializer:

@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+import httpx
+from httpx_sse import EventSource
 from hypothesis import given
 from hypothesis import strategies as st
+from openai._streaming import SSEDecoder
 
 from streaming import plugins, sse
 from streaming.errors import ErrorInfo
@@ -31,6 +34,7 @@ from streaming.events import (
 )
 from streaming.formats import Message, Wants
 from streaming.sources._chunks import ChunkReader
+from streaming.terminal.event_stream import Parser
 from tests.chunk_streams import says
 from tests.doubles import parse_event_stream
 from tests.fuzzing import CUTS, TEXTS, fuzzed, json_values, pieces
@@ -87,6 +91,22 @@ def carried(name: str, messages: list[Message]) -> bytes:
     return b"".join(message.data + b"\n" for message in messages)
 
 
+def hear(name: str, blocks: list[bytes]) -> dict[str, list[tuple[str, bytes]]]:
+    """Return the type and data of each event, as each client of a dialect hears them in these blocks."""
+    parser, decoder = Parser(), sse.Decoder(10_000_000)
+    heard = {
+        "the terminal": [("", found.data) for block in blocks for found in parser.feed(block)],
+        "the decoder": [("", data) for block in blocks for data in decoder.feed(block)],
+    }
+    if name.startswith("openai"):
+        said = SSEDecoder().iter_bytes(iter(blocks))
+        heard["openai-python"] = [(each.event or "", each.data.encode()) for each in said]
+    if name.startswith("langserve"):
+        response = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=iter(blocks))
+        heard["httpx-sse"] = [(each.event, each.data.encode()) for each in EventSource(response).iter_sse()]
+    return heard
+
+
 @fuzzed(60)
 @given(st.lists(EVENTS, max_size=8), ENDS, CUTS, st.booleans())
 def test_whatever_happens_each_format_tells_it_so_that_it_can_be_read(
@@ -98,10 +118,12 @@ def test_whatever_happens_each_format_tells_it_so_that_it_can_be_read(
         body = carried(name, messages)
         if is_sse(name):
             whole = parse_event_stream(body).heard
-            parts = parse_event_stream(b"".join(pieces(body, cuts))).heard
-            assert whole == parts
             # A text of the model never becomes an event of its own.
-            assert len(whole) == len(messages), name
+            assert [each.data.encode() for each in whole] == [unbroken(each.data) for each in messages], name
+            for client, heard in hear(name, pieces(body, cuts)).items():
+                assert [data for _, data in heard] == [unbroken(each.data) for each in messages], client
+                if client in ("openai-python", "httpx-sse"):
+                    assert [kind for kind, _ in heard] == [each.event for each in messages], client
         else:
             assert body.count(b"\n") == len(messages), name
         for message in messages:
@@ -112,13 +134,20 @@ def test_whatever_happens_each_format_tells_it_so_that_it_can_be_read(
             assert len(message.data.decode().splitlines()) == 1, name
 
 
+def unbroken(text: bytes) -> bytes:
+    """Return a text as an event stream carries it: it knows one kind of line end."""
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
 def text_of(name: str, messages: list[Message]) -> str:
     found = ""
     for message in messages:
-        if message.data == b"[DONE]":
+        if message.data in (b"[DONE]", b""):
             continue
         body = json.loads(message.data)
-        if name == "openai_chat":
+        if name == "langserve":
+            found += body if message.event == "data" and isinstance(body, str) else ""
+        elif name == "openai_chat":
             for choice in body.get("choices", ()):
                 found += choice["delta"].get("content") or ""
         elif name == "openai_responses":
@@ -134,5 +163,7 @@ def test_the_text_is_the_same_in_every_format(texts: list[str], last: Event) -> 
     reader = ChunkReader()
     events = [event for text in texts for event in reader.read(json.dumps(says(text)).encode())]
     records = records_of([*events, *reader.end()], last)
-    for name in ("native", "simple", "ndjson", "openai_chat", "openai_responses"):
+    for name in ("native", "simple", "ndjson", "openai_chat", "openai_responses", "langserve"):
         assert text_of(name, told(name, records)) == "".join(texts), name
+    plain = [unbroken(message.data) for message in told("text", records)[:-1]]
+    assert b"".join(plain) == b"".join(unbroken(text.encode()) for text in texts)

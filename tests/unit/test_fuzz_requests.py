@@ -1,7 +1,6 @@
 """Requests under arbitrary content: a refusal that names what is wrong, or an answer; never a 500."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,14 +8,13 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import create_app
 from streaming import shapes
 from streaming.errors import BadCursor, InvalidRequest
 from streaming.events import Cursor
 from streaming.jsonlimits import MAX_DEPTH, is_too_deep
-from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.websocket import Session
+from tests.fuzz_places import fixture_of
 from tests.fuzzing import TEXTS, fuzzed, json_values
 
 JSON_BYTES = st.one_of(
@@ -123,23 +121,25 @@ PARAMETERS = st.sampled_from(
 )
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[FlaskClient]:
-    app = create_app(Settings(demo_tokens_per_second=0, eventlog_url="memory://", runnables=("none",)))
-    app.logger.disabled = True
-    yield app.test_client()
-    streams: Streams = app.extensions["streams"]
-    streams.drain(0, 0)
-    streams.close()
+client = fixture_of("client")
 
 
-def check(response: Any) -> None:
-    if response.status_code >= 400:
-        assert response.status_code in (501, 502, 503) or response.status_code < 500, response.text
-        error = response.json["error"]
-        assert error["message"]
-        assert error["type"] != "internal_error"
+OF_THE_WHOLE = frozenset({"json", "too_deep", "too_large", "content_type", "origin"})
+"""Codes of refusals that are about a request as a whole."""
+
+
+def check(response: Any, asked: Any = None) -> None:
+    """Check that an answer is none of a broken service, and that what it refuses of ``asked`` has a name."""
     response.close()
+    if response.status_code < 400:
+        return
+    assert response.status_code in (501, 502, 503) or response.status_code < 500, response.text
+    assert len(response.data) < 4096, "an error repeats what was sent"
+    error = response.json["error"]
+    assert error["message"]
+    assert error["type"] != "internal_error"
+    if response.status_code in (400, 422) and isinstance(asked, dict) and error["code"] not in OF_THE_WHOLE:
+        assert error["param"] is not None, response.text
 
 
 @fuzzed(300)
@@ -180,7 +180,11 @@ def test_a_text_is_a_cursor_in_its_one_form_or_refused(text: str) -> None:
 @fuzzed(60)
 @given(ADDRESSES, st.one_of(BODIES.map(lambda body: json.dumps(body).encode()), JSON_BYTES))
 def test_no_body_breaks_an_address(client: FlaskClient, address: str, body: bytes) -> None:
-    check(client.post(address, data=body, content_type="application/json"))
+    try:
+        asked = json.loads(body)
+    except ValueError:
+        asked = None
+    check(client.post(address, data=body, content_type="application/json"), asked)
 
 
 @fuzzed(60)

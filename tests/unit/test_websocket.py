@@ -347,7 +347,7 @@ def test_so_many_runs_and_no_more(connect: Connect, log: MemoryLog) -> None:
         ('{"type":["ping"]}', "wrong_value", "type"),
         ('{"type":{}}', "wrong_value", "type"),
         ('{"type":"ping","colour":"red"}', "unknown_field", "colour"),
-        ('{"type":"follow"}', "wrong_type", None),
+        ('{"type":"follow"}', "required", "stream_id"),
         ('{"type":"follow","stream_id":7}', "wrong_type", "stream_id"),
         ('{"type":"follow","stream_id":"x","after":1.4}', "wrong_type", "after"),
         ('{"type":"follow","stream_id":"x","after":"here"}', "bad_cursor", "after"),

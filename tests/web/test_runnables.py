@@ -380,7 +380,7 @@ def test_an_input_that_does_not_fit_is_the_callers_fault(shared: Service) -> Non
 @pytest.mark.parametrize(
     ("path", "body", "status", "param"),
     [
-        ("invoke", {}, 400, None),
+        ("invoke", {}, 400, "input"),
         ("invoke", {"input": None}, 400, "input"),
         ("invoke", {"input": 1, "config": []}, 400, "config"),
         ("invoke", {"input": 1, "config": {"tags": [1]}}, 400, "config.tags"),

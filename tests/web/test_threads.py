@@ -470,7 +470,7 @@ def test_what_a_turn_cannot_be_is_refused_by_name(
         ("POST", "/threads", {"title": "x" * 201}, 400, "invalid_request", "title"),
         ("POST", "/threads", {"owner": "x"}, 400, "invalid_request", "owner"),
         ("PATCH", "/threads/known", {"title": "  "}, 400, "invalid_request", "title"),
-        ("PATCH", "/threads/known", {}, 400, "invalid_request", None),
+        ("PATCH", "/threads/known", {}, 400, "invalid_request", "title"),
         ("GET", "/threads/known?turn=st_1", None, 404, "not_found", None),
     ],
 )
