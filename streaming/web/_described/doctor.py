@@ -62,7 +62,7 @@ OPERATIONS = (
                 "heartbeat",
                 "query",
                 "1: comments in the silence, as other event streams have them.",
-                {"enum": ["0", "1"], "default": "0"},
+                parts.FLAG,
             ),
             Parameter(
                 "heartbeat_s",
