@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fuzz_api import Fuzzer, demo_service, report
+from tests.fuzz_api import report
+from tests.fuzz_api_asking import Fuzzer
+from tests.fuzz_api_callers import Caller, demo_service
 from tests.live.service import Service
 
 CASES = 4
@@ -26,7 +28,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_every_operation_answers_as_it_is_described(fuzzed: Service) -> None:
-    fuzzer, began = Fuzzer(fuzzed.url, CASES), time.monotonic()
+    fuzzer, began = Fuzzer(Caller("open", fuzzed.url), CASES), time.monotonic()
     tried = []
     for operation in fuzzer.operations:
         cases = CASES if time.monotonic() - began < BUDGET_SECONDS else FEWEST

@@ -72,6 +72,7 @@ RUN_HEADERS = {
 LEAVING: JSON = {"enum": ["grace", "cancel", "continue"], "default": "grace"}
 ANY: JSON = {}
 OBJECT: JSON = {"type": "object"}
+REFUSAL: JSON = {"$ref": "#/components/schemas/Refusal"}
 
 
 def or_whole(name: str) -> JSON:
