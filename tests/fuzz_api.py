@@ -68,7 +68,9 @@ def _fuzz(url: str, key: str, options: argparse.Namespace) -> int:
     findings = sum(len(each.findings) for each in results)
     print(
         f"as {options.who}: {len(results)} operations, {sum(each.cases for each in results)} requests, "
-        f"{sum(each.server_errors for each in results)} server errors, {findings} kinds of findings"
+        f"{sum(each.server_errors for each in results)} server errors, "
+        f"{sum(each.described_failures for each in results)} described answers of 5xx, "
+        f"{findings} kinds of findings"
     )
     return int(findings > 0)
 

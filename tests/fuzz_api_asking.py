@@ -64,6 +64,11 @@ class Tried(NamedTuple):
     def server_errors(self) -> int:
         return self.statuses.get(500, 0)
 
+    @property
+    def described_failures(self) -> int:
+        """Such as 501, where a setting is missing. One that is not described is a finding."""
+        return sum(count for status, count in self.statuses.items() if status > 500)
+
 
 class Fuzzer:
     """Tries the operations of one service."""

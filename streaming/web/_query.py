@@ -12,6 +12,7 @@ from flask import Request
 from streaming.errors import InvalidRequest
 
 MOST_DIGITS = 18
+MOST_SECONDS = 1e9
 _NUMBER = re.compile(r"-?[0-9.]{1,400}([eE][+-]?[0-9]{1,9})?")
 
 
@@ -50,6 +51,6 @@ def seconds(request: Request, name: str, most: float) -> float:
         found = float(text) if _NUMBER.fullmatch(text) else -1.0
     except ValueError:
         found = -1.0
-    if not 0 <= found < 1e9:
+    if not 0 <= found < MOST_SECONDS:
         raise InvalidRequest(f"{name}: a number of seconds", code="wrong_value", param=name)
     return min(found, most)

@@ -80,3 +80,22 @@ def test_seconds_are_a_number_as_json_has_it(shared: Service, stream_id: str, wa
 @pytest.mark.parametrize("wait", ["0", "-0", "0.0", "0.01", "1e-3", "1E-3", "5e-324", ".01", "0."])
 def test_a_wait_may_be_any_such_number(shared: Service, stream_id: str, wait: str) -> None:
     assert shared.client.get(f"/streams/{stream_id}?wait={wait}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "name"),
+    [
+        ("/doctor/ticks", "/doctor/ticks?count=0", "heartbeat_s"),
+        ("/streams/{stream_id}", "/streams/{stream}", "wait"),
+    ],
+)
+def test_a_duration_is_described_with_the_bound_that_is_looked_at(
+    shared: Service, stream_id: str, path: str, asked: str, name: str
+) -> None:
+    told = shared.client.get("/openapi.json").json["paths"][path]["get"]["parameters"]
+    (schema,) = [each["schema"] for each in told if each["name"] == name]
+    bound = int(schema["exclusiveMaximum"])
+
+    for given, status in ((bound - 1, 200), (bound, 400)):
+        response = shared.client.get(address(asked, stream_id, f"{name}={given}"), buffered=True)
+        assert response.status_code == status, response.text

@@ -55,8 +55,8 @@ OPERATIONS = (
             Parameter(
                 "silence_s",
                 "query",
-                "The silence before them, in seconds; a longer one is shortened.",
-                {"type": "number", "minimum": 0, "maximum": _ticks.MOST_SILENCE_SECONDS, "default": 0},
+                f"The silence before them, in seconds; no more than {_ticks.MOST_SILENCE_SECONDS:g}.",
+                {**parts.SECONDS, "default": 0},
             ),
             Parameter(
                 "heartbeat",
@@ -68,7 +68,7 @@ OPERATIONS = (
                 "heartbeat_s",
                 "query",
                 "The same at this pace, in seconds.",
-                {"type": "number", "minimum": 0, "maximum": _ticks.MOST_SILENCE_SECONDS},
+                parts.SECONDS,
             ),
         ),
         None,
