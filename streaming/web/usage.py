@@ -1,5 +1,6 @@
 """``GET /usage``: what was used on which day, of which model; one's own, or with ``admin`` everybody's."""
 
+import re
 from datetime import date, timedelta
 from typing import Any
 
@@ -76,7 +77,7 @@ def _day(name: str) -> date | None:
     if text is None:
         return None
     try:
-        if len(text) == len("2026-11-21"):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):  # and no week, which Python knows too
             return date.fromisoformat(text)
     except ValueError:
         pass

@@ -99,3 +99,11 @@ def test_a_duration_is_described_with_the_bound_that_is_looked_at(
     for given, status in ((bound - 1, 200), (bound, 400)):
         response = shared.client.get(address(asked, stream_id, f"{name}={given}"), buffered=True)
         assert response.status_code == status, response.text
+
+
+@pytest.mark.parametrize(
+    "day", ["2026-W47-6", "20261121", "2026-11-21T", "2026-11-31", "0000-01-01", " 2026-11-21"]
+)
+@pytest.mark.parametrize("name", ["from", "to"])
+def test_a_day_is_in_the_one_form_that_is_described(shared: Service, name: str, day: str) -> None:
+    refused(shared.client.get(f"/usage?{name}={day}"), 400, "invalid_request", param=name)
