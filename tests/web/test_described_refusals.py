@@ -5,12 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from flask import Flask
+from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine
 from werkzeug.test import TestResponse
 
 from app import create_app
-from streaming.errors import StoreUnavailable
+from streaming.errors import RequestTimeout, StoreUnavailable
+from streaming.http_refusals import refusal_of
+from streaming.openapi._refusals import NAMES as REFUSED
+from streaming.openapi._refusals import Refusal
 from streaming.web._described import operations
 from tests.web.conftest import FAST, _end
 
@@ -114,3 +119,34 @@ def test_a_store_that_is_away_is_told_as_described(
         assert response.status_code == 503 or path == "/sign-out"
     finally:
         _end(app.extensions["streams"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (LimitRequestLine(5000, 4094), 414),
+        (LimitRequestHeaders("too many"), 431),
+        (RequestTimeout("slow"), 408),
+    ],
+)
+def test_what_the_server_refuses_before_any_view_is_described(
+    told: dict[str, Any], error: Exception, status: int
+) -> None:
+    head, _, body = refusal_of(error).encode().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    (kind,) = re.findall(rb"Content-Type: (\S+)", head)
+
+    saying = [
+        (path, method)
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
+        if str(status) in operation["responses"]
+    ]
+    assert saying
+    for path, method in saying:
+        assert described(told, method.upper(), path, status) == [kind.decode()]
+    for dialect in ("", "OpenAI"):
+        answer = told["components"]["responses"][f"{REFUSED[status]}{dialect}"]
+        assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Refusal"}
+        assert "X-Request-Id" not in answer["headers"]
+    assert msgspec.json.decode(body, type=Refusal).error.request_id
