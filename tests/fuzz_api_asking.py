@@ -111,10 +111,14 @@ class Fuzzer:
         def ask(case: Any, mode: GenerationMode) -> None:
             nonlocal events
             self._things.name_some(case, mode is GenerationMode.POSITIVE)
+            accepted = self._things.accepted(operation)
             status, found = 0, []
             try:
                 response = case.call(
-                    base_url=self._caller.url, session=self._caller.asking, timeout=READ_SECONDS
+                    base_url=self._caller.url,
+                    session=self._caller.asking,
+                    headers=accepted,
+                    timeout=READ_SECONDS,
                 )
             except requests.RequestException as error:
                 found.append(("no answer", f"{type(error).__name__}: {error}"))
@@ -126,7 +130,7 @@ class Fuzzer:
                 events += self._count_events(case, response, found)
             statuses[status] += 1
             for what, why in found:
-                example = f"{case.as_curl_command()}\n{why}"[: 3 * SHOWN_CHARS]
+                example = f"{case.as_curl_command(headers=accepted)}\n{why}"[: 3 * SHOWN_CHARS]
                 findings.setdefault((what, status), Finding(what, status, example))
 
         for mode, count in counts.items():

@@ -61,6 +61,8 @@ class Things:
                 named[name] = self._random.choice(known)
         if "name" in named and path.startswith("/runnables"):
             named["name"] = self._random.choice(self._runnables)
+        elif "name" in named and path.startswith("/v1/models"):
+            named["name"] = self._random.choice(["demo", *self._runnables])
         if "asked" in named and self._assets:
             named["asked"], named["name"] = self._random.choice(self._assets)
         if "filename" in named:
@@ -73,6 +75,10 @@ class Things:
                 case.headers.update(self._caller.page_headers)
         if isinstance(case.query, dict):
             self._name_in_query(path, case.query)
+
+    def accepted(self, operation: Any) -> dict[str, str]:
+        """Return the header that asks for one of the types its answers may have."""
+        return {"Accept": self._random.choice(["*/*", *_media_types(operation)])}
 
     def learn(self, response: Any) -> None:
         """Keep the ids of what an answer says was made."""
@@ -160,6 +166,12 @@ class Things:
             form["thread"] = self._pick("thread_id")
             if path == "/stop":
                 form["stream"] = self._pick("stream_id")
+
+
+def _media_types(operation: Any) -> list[str]:
+    """Return what its answers may be, in an order that is always the same."""
+    answers = operation.definition.raw["responses"].values()
+    return sorted({kind for answer in answers for kind in answer.get("content", {})})
 
 
 def _shorten(query: Any) -> None:
