@@ -24,6 +24,7 @@ NAMES = {
     422: "NotTheSame",
     426: "UpgradeRequired",
     429: "TooMany",
+    431: "HeadersTooLarge",
     499: "Cancelled",
     501: "NotConfigured",
     502: "UpstreamFailed",
@@ -40,17 +41,20 @@ ABOUT = {
     409: "It cannot be done now, because of something that goes on.",
     410: "It was here, and cannot be read from there any more.",
     413: "The body, or a text in it, is too long.",
-    414: "The address is longer than 4 KiB; the server says so itself, before this service sees it.",
+    414: "The address is longer than 4 KiB.",
     415: "The body is not of the type that is read here.",
     422: "The key was used before for another body, or a check of the runnable refused.",
     426: "This address speaks WebSocket only.",
     429: "A limit was reached, here or at the model's server.",
+    431: "A header is longer than 8 KiB, or there are more than 100.",
     499: "Somebody cancelled the run while this request waited for its answer.",
     501: "A setting is missing for that; the message names it.",
     502: "The model's server, or a registered runnable, failed.",
     503: "Not now: too many runs, a store that cannot be written, or a worker that stops.",
     504: "The model's server was silent for too long.",
 }
+BEFORE_ANY_VIEW = frozenset({408, 414, 431})
+"""Told by the server itself: alike in all dialects, and with the request's id in the body only."""
 BY_ACCESS: Mapping[Access, tuple[int, ...]] = {
     "public": (),
     "read": (401, 403, 429, 503),
@@ -107,18 +111,23 @@ def responses() -> JSON:
 
 
 def _response(status: int, dialect: Dialect) -> JSON:
-    shape = "OpenAIRefusal" if dialect == "openai" else "CursorRefusal" if status == 410 else "Refusal"
+    before_any_view = status in BEFORE_ANY_VIEW
+    shape = (
+        "OpenAIRefusal"
+        if dialect == "openai" and not before_any_view
+        else "CursorRefusal"
+        if status == 410
+        else "Refusal"
+    )
     types = types_of(status)
     about = ABOUT[status] + (f" Types: {', '.join(f'`{name}`' for name in types)}." if types else "")
-    headers: JSON = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+    headers: JSON = {} if before_any_view else {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
     if status in (429, 503):
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     if status == 401:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     if status == 405:
         headers["Allow"] = {"schema": {"type": "string"}}
-    if status == 414:
-        return {"description": about, "content": {"text/html": {"schema": {"type": "string"}}}}
     schema = {"$ref": f"#/components/schemas/{shape}"}
     return {
         "description": about,

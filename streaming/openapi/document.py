@@ -98,6 +98,7 @@ def _errors(operation: Operation) -> list[int]:
     may_be_long = any(each.where != "header" for each in operation.parameters)
     found = {*operation.errors, 405, *BY_ACCESS[operation.access]}
     found |= {414} if may_be_long else set()
+    found |= {431} if any(each.where == "header" for each in operation.parameters) else set()
     found |= {408} if operation.body else set()
     return sorted(found - operation.answers.keys())
 

@@ -11,7 +11,7 @@ from streaming import plugins
 from streaming.errors import InvalidRequest
 from streaming.settings import Settings
 from streaming.streams import Streams
-from streaming.web import _bodies
+from streaming.web import _bodies, _query
 from streaming.web._runnable_orders import text_chars
 
 MAX_TITLE_CHARS = 200
@@ -57,9 +57,11 @@ def read_page(request: Request, settings: Settings, streams: Streams) -> Page:
     for name in request.args:
         if name not in ("source", "on_disconnect"):
             raise _bodies.unknown_field(name)
-    source = request.args.get("source", settings.chatkit_source)
+    source = _query.one(request, "source")
+    source = settings.chatkit_source if source is None else source
     check_source(source, streams)
-    asked = request.args.get("on_disconnect", settings.chatkit_on_disconnect)
+    asked = _query.one(request, "on_disconnect")
+    asked = settings.chatkit_on_disconnect if asked is None else asked
     try:
         return msgspec.convert({"source": source, "on_disconnect": asked}, Page)
     except msgspec.ValidationError as error:

@@ -13,7 +13,7 @@ from streaming.runnables import Registered
 from streaming.settings import Settings
 from streaming.sources import Prompt
 from streaming.streams import Order, Streams
-from streaming.web import _bodies, _errors, _principals, _thread_orders
+from streaming.web import _bodies, _errors, _principals, _query, _thread_orders
 from streaming.web import _runnable_orders as orders
 
 RANGES = {
@@ -140,7 +140,8 @@ def from_query(request: Request, settings: Settings, streams: Streams) -> Order:
     for name in request.args:
         if name not in known:
             raise _bodies.unknown_field(name)
-    asked = {name: request.args[name] for name in known - READER_PARAMETERS if name in request.args}
+    given = {name: _query.one(request, name) for name in sorted(known - READER_PARAMETERS)}
+    asked = {name: text for name, text in given.items() if text is not None}
     create = _convert(asked)
     key = create.message_id
     if key is not None:
@@ -164,7 +165,7 @@ def _order(create: Create, key: str | None, settings: Settings, streams: Streams
     _thread_orders.check(create)
     canonical = msgspec.json.encode(create, order="deterministic")
     create = _thread_orders.asked_again(create, streams)
-    source = create.source or "chat"
+    source = "chat" if create.source is None else create.source
     runnable = streams.registered.get(source)
     if runnable is None:
         prompt = _prompt(create, source, settings)

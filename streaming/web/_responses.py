@@ -19,6 +19,7 @@ from streaming.formats import Message, Wants, WireFormat
 from streaming.reader import Merging, Reader
 from streaming.settings import Settings
 from streaming.streams import Streams
+from streaming.web import _query
 from streaming.web._errors import request_id
 from streaming.web._straight import Straight
 
@@ -60,10 +61,11 @@ class Wishes(NamedTuple):
 
         ``asked`` returns what the run was asked, for the formats that tell it.
         """
-        name = request.args.get("format", default_format)
+        asked_format = _query.one(request, "format")
+        name = default_format if asked_format is None else asked_format
         wants = Wants(
-            metrics=flag_of(request, "metrics"),
-            usage=flag_of(request, "usage"),
+            metrics=_query.flag(request, "metrics"),
+            usage=_query.flag(request, "usage"),
             request=asked() if asked else {},
         )
         wire_format: WireFormat = plugins.create("formats", name, wants)
@@ -75,8 +77,8 @@ class Wishes(NamedTuple):
             )
         return cls(
             wire_format,
-            _number(request, "buffer_tokens", 0, MOST_BUFFERED_TOKENS),
-            _number(request, "buffer_ms", 0, MOST_BUFFERED_MS) / 1000,
+            _query.whole(request, "buffer_tokens", 0, 0, MOST_BUFFERED_TOKENS),
+            _query.whole(request, "buffer_ms", 0, 0, MOST_BUFFERED_MS) / 1000,
         )
 
     def merging(self, reader: Reader) -> Reader | Merging:
@@ -281,34 +283,3 @@ def _watch(sock: socket.socket, gone: Callable[[], None]) -> None:
             pass
         gone()
         return
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.args.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) <= most):
-        raise InvalidRequest(f"{name}: a whole number up to {most}", code="wrong_value", param=name)
-    return int(text)
-
-
-def flag_of(request: Request, name: str) -> bool:
-    """Return a parameter that is 0 or 1, False when it is absent. Raises `InvalidRequest`."""
-    text = request.args.get(name, "0")
-    if text not in ("0", "1", "true", "false"):
-        raise InvalidRequest(f"{name}: 0 or 1", code="wrong_value", param=name)
-    return text in ("1", "true")
-
-
-def seconds_of(request: Request, name: str, most: float) -> float:
-    """Return a duration parameter, 0 when it is absent; more than ``most`` counts as ``most``."""
-    text = request.args.get(name, "")
-    if not text:
-        return 0.0
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
-        raise InvalidRequest(f"{name}: a number of seconds", code="wrong_value", param=name)
-    return min(seconds, most)

@@ -44,7 +44,7 @@ def asked_again(create: "Create", streams: Streams) -> "Create":
     if not create.replaces or [create.prompt, create.messages, create.input].count(None) < 3:
         return create
     turn = _replaced(create, streams)
-    found: dict[str, Any] = {"source": create.source or turn.source}
+    found: dict[str, Any] = {"source": turn.source if create.source is None else create.source}
     if turn.messages:
         found["messages"] = turn.messages
     elif turn.input is not None and found["source"] == turn.source:

@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from streaming import sse
 from streaming.errors import InvalidRequest, Overloaded
-from streaming.web import _bodies
-from streaming.web._responses import seconds_of
+from streaming.web import _bodies, _query
 
 MOST_AT_ONCE = 64
 """In one worker."""
@@ -43,17 +42,17 @@ class Plan(Struct, frozen=True):
         for name in request.args:
             if name not in ("count", "every_ms", "silence_s", "heartbeat", "heartbeat_s"):
                 raise _bodies.unknown_field(name)
-        count = _whole(request, "count", 20, 0, MOST_TICKS)
-        every = _whole(request, "every_ms", 100, 1, MOST_EVERY_MS) / 1000
+        count = _query.whole(request, "count", 20, 0, MOST_TICKS)
+        every = _query.whole(request, "every_ms", 100, 1, MOST_EVERY_MS) / 1000
         if count * every > MOST_TICKING_SECONDS:
             raise InvalidRequest(
                 f"count: with every_ms, more than {MOST_TICKING_SECONDS:g} s",
                 code="wrong_value",
                 param="count",
             )
-        silence = seconds_of(request, "silence_s", MOST_SILENCE_SECONDS)
-        pace = seconds_of(request, "heartbeat_s", MOST_SILENCE_SECONDS)
-        if not pace and _whole(request, "heartbeat", 0, 0, 1):
+        silence = _query.seconds(request, "silence_s", MOST_SILENCE_SECONDS)
+        pace = _query.seconds(request, "heartbeat_s", MOST_SILENCE_SECONDS)
+        if _query.flag(request, "heartbeat") and not pace:
             pace = heartbeat_seconds
         return cls(count, every, silence, max(pace, LEAST_HEARTBEAT_SECONDS) if pace else 0.0)
 
@@ -116,12 +115,3 @@ def _wait_until(at: float, gone: Flag) -> bool:
 
 def _frame(type_: str, **fields: Any) -> bytes:
     return sse.frame(msgspec.json.encode({"type": type_, "at": round(time.time() * 1000, 3), **fields}))
-
-
-def _whole(request: Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.args.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 7 and least <= int(text) <= most):
-        raise InvalidRequest(f"{name}: a whole number from {least} to {most}", code="wrong_value", param=name)
-    return int(text)

@@ -16,8 +16,9 @@ from streaming.reader import Reader
 from streaming.settings import Settings
 from streaming.several import Several
 from streaming.streams import Streams
+from streaming.web import _query
 from streaming.web._errors import request_id
-from streaming.web._responses import HEADERS, RECONNECT_MILLISECONDS, flag_of, noticing
+from streaming.web._responses import HEADERS, RECONNECT_MILLISECONDS, noticing
 
 MOST_STREAMS = 64
 """As many as fit into the 4 KiB that servers take for an address."""
@@ -31,7 +32,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/streams")
     def feed() -> Response:
         places = _places(request)
-        wants = Wants(metrics=flag_of(request, "metrics"))
+        wants = Wants(metrics=_query.flag(request, "metrics"))
         if request.headers.get("Last-Event-ID"):
             # The one id says where one of the streams was: to go on from the address would repeat the
             # others. This tells EventSource to stop; its owner opens a feed at the cursors it has now.

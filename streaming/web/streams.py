@@ -4,9 +4,9 @@ from flask import Blueprint, Response, request
 
 from streaming.settings import Settings
 from streaming.streams import Started, Streams
-from streaming.web import _orders
+from streaming.web import _orders, _query
 from streaming.web._errors import json_response
-from streaming.web._responses import Wishes, cursor_of, event_stream, flag_of, seconds_of
+from streaming.web._responses import Wishes, cursor_of, event_stream
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
@@ -32,8 +32,8 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def follow(stream_id: str) -> Response:
         after = cursor_of(request)
         # All that was asked is checked, also what only the other kind of answer looks at.
-        wait_seconds = seconds_of(request, "wait", settings.max_wait_seconds)
-        events = flag_of(request, "events")
+        wait_seconds = _query.seconds(request, "wait", settings.max_wait_seconds)
+        events = _query.flag(request, "events")
         follows = _wants_events()
         wishes = Wishes.of(request, "native", (lambda: streams.asked(stream_id)) if follows else None)
         if not follows:

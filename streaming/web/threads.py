@@ -12,7 +12,7 @@ from streaming.settings import Settings
 from streaming.streams import Streams
 from streaming.threads import Thread
 from streaming.turns import Shown
-from streaming.web import _bodies, _visitors
+from streaming.web import _bodies, _query, _visitors
 from streaming.web import _runnable_orders as orders
 from streaming.web._errors import json_response
 
@@ -40,10 +40,11 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
 
     @blueprint.get("")
     def listed() -> Response:
-        limit = _limit()
+        limit = _query.whole(request, "limit", 50, 1, MAX_LISTED)
+        after = _query.one(request, "after") or ""
         owner = _visitors.owner_of(request)
         # Nobody's threads are nobody's to list: who made them knows their ids.
-        found = streams.threads.listed(owner, request.args.get("after", ""), limit + 1) if owner else []
+        found = streams.threads.listed(owner, after, limit + 1) if owner else []
         return json_response(
             {"threads": [_shown(each) for each in found[:limit]], "more": len(found) > limit}
         )
@@ -61,7 +62,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/<thread_id>")
     def show(thread_id: str) -> Response:
         thread = streams.threads.get(thread_id)
-        turns = streams.threads.turns(thread_id, request.args.get("turn", ""))
+        turns = streams.threads.turns(thread_id, _query.one(request, "turn") or "")
         return json_response({**_shown(thread), "turns": [_turn(each) for each in turns]})
 
     @blueprint.patch("/<thread_id>")
@@ -94,13 +95,6 @@ def _read(kind: type[Any], settings: Settings) -> Any:
         return msgspec.convert(_bodies.read_json(request, settings), kind)
     except msgspec.ValidationError as error:
         _bodies.refuse(error)
-
-
-def _limit() -> int:
-    text = request.args.get("limit", "50")
-    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= MAX_LISTED):
-        raise InvalidRequest(f"limit: 1 to {MAX_LISTED}", code="wrong_value", param="limit")
-    return int(text)
 
 
 def _title(asked: str) -> str:

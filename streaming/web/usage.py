@@ -1,5 +1,6 @@
 """``GET /usage``: what was used on which day, of which model; one's own, or with ``admin`` everybody's."""
 
+import re
 from datetime import date, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from streaming.errors import InvalidRequest, NotFound, PermissionDenied
 from streaming.settings import Settings
 from streaming.spending import today
 from streaming.streams import Streams
-from streaming.web import _bodies, _principals
+from streaming.web import _bodies, _principals, _query
 from streaming.web._errors import json_response
 
 DIMENSIONS: tuple[By, ...] = ("day", "principal", "model")
@@ -29,7 +30,7 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
         for name in request.args:
             if name not in ("from", "to", "by", "principal"):
                 raise _bodies.unknown_field(name)
-        principal = _whose(request.args.get("principal"))
+        principal = _whose(_query.one(request, "principal"))
         first, last = _days(everybody=principal is None)
         by = _by()
         accounts: Accounts | None = current_app.extensions.get("accounts")
@@ -72,11 +73,11 @@ def _days(everybody: bool) -> tuple[str, str]:
 
 
 def _day(name: str) -> date | None:
-    text = request.args.get(name)
-    if not text:
+    text = _query.one(request, name)
+    if text is None:
         return None
     try:
-        if len(text) == len("2026-11-21"):
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):  # and no week, which Python knows too
             return date.fromisoformat(text)
     except ValueError:
         pass
@@ -84,7 +85,8 @@ def _day(name: str) -> date | None:
 
 
 def _by() -> tuple[By, ...]:
-    asked = request.args.get("by", "day,model").split(",")
+    text = _query.one(request, "by")
+    asked = ("day,model" if text is None else text).split(",")
     by = tuple(name for name in DIMENSIONS if name in asked)
     if len(by) != len(asked):
         known = ", ".join(DIMENSIONS)

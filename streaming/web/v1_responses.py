@@ -11,12 +11,12 @@ from streaming.formats import Message, Wants
 from streaming.formats.openai_responses import ResponseStream
 from streaming.settings import Settings
 from streaming.streams import Started, Streams
-from streaming.web import _v1, _v1_kept_responses, _v1_response_orders
+from streaming.web import _query, _v1, _v1_kept_responses, _v1_response_orders
 from streaming.web._errors import json_response
 from streaming.web._responses import Wishes, event_stream, whole_stream
 
 MOST_LISTED = 100
-LARGEST_NUMBER_DIGITS = 9
+LARGEST_NUMBER = 999_999_999
 
 
 def create(streams: Streams, settings: Settings) -> Blueprint:
@@ -48,13 +48,13 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     @blueprint.get("/responses/<id>")
     def show(id: str) -> Response:
         kept = find(id)
-        after = _number("starting_after")
+        after = _query.whole(request, "starting_after", -1, 0, LARGEST_NUMBER)
         if not _flag("stream"):
             streams.check_poll()
         if _flag("stream"):
-            wants = Wants(request=kept.asked, starting_after=-1 if after is None else after)
+            wants = Wants(request=kept.asked, starting_after=after)
             return follow(kept.stream_id, wants)
-        if after is not None:
+        if "starting_after" in request.args:
             raise InvalidRequest(
                 "starting_after: only with stream=true", code="wrong_value", param="starting_after"
             )
@@ -108,15 +108,12 @@ class Whole:
 
 def _page(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one page of a list as OpenAI pages: ``limit``, ``order``, ``after``. Raises `InvalidRequest`."""
-    order = request.args.get("order", "desc")
-    if order not in ("asc", "desc"):
+    order = _query.one(request, "order")
+    if order not in (None, "asc", "desc"):
         raise InvalidRequest("order: asc or desc", code="wrong_value", param="order")
-    limit = _number("limit")
-    limit = 20 if limit is None else limit
-    if not 1 <= limit <= MOST_LISTED:
-        raise InvalidRequest(f"limit: 1 to {MOST_LISTED}", code="wrong_value", param="limit")
+    limit = _query.whole(request, "limit", 20, 1, MOST_LISTED)
     ordered = items if order == "asc" else items[::-1]
-    if after := request.args.get("after"):
+    if after := _query.one(request, "after"):
         ids = [item["id"] for item in ordered]
         if after not in ids:
             raise InvalidRequest("after: no item here has this id", code="wrong_value", param="after")
@@ -131,17 +128,8 @@ def _page(items: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _number(name: str) -> int | None:
-    text = request.args.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= LARGEST_NUMBER_DIGITS):
-        raise InvalidRequest(f"{name}: a whole number", code="wrong_value", param=name)
-    return int(text)
-
-
 def _flag(name: str) -> bool:
-    text = request.args.get(name, "false").lower()
-    if text not in ("true", "false"):
+    text = _query.one(request, name)
+    if text is not None and text.lower() not in ("true", "false"):
         raise InvalidRequest(f"{name}: true or false", code="wrong_value", param=name)
-    return text == "true"
+    return text is not None and text.lower() == "true"

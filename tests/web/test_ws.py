@@ -92,6 +92,8 @@ def test_a_handshake_without_a_proper_key_is_refused(shared: Service, key: str) 
         ("after=1.2", "after"),
         ("colour=red", "colour"),
         ("buffer_tokens=many", "buffer_tokens"),
+        ("buffer_tokens=", "buffer_tokens"),
+        ("metrics=1&metrics=1", "metrics"),
         ("metrics=perhaps", "metrics"),
     ],
 )

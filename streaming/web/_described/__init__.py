@@ -28,6 +28,9 @@ ABOUT = """\
 A run of a language model is written once to a log. Any number of readers follow it, from any place in it,
 each in its own format. A lost connection loses nothing and repeats nothing.
 
+A parameter of an address is given once. One without a value is not one that was left out: a number, a flag, a
+day or one of several words is refused when it is empty; a text or a cursor may be.
+
 Every answer has `X-Request-Id`. A refusal is JSON: `error` holds `message`, `type`, `code`, `param` and
 `retryable`. Once an event stream has begun, an error is its last event, with the same object.
 

@@ -3,11 +3,12 @@
 from streaming import plugins
 from streaming.events import CURSOR_PATTERN
 from streaming.openapi import JSON, Events, Parameter
-from streaming.web import _bodies, _responses
+from streaming.web import _bodies, _query, _responses
 
 TEXT: JSON = {"type": "string"}
 FLAG: JSON = {"enum": ["0", "1", "true", "false"], "default": "0"}
 CURSOR: JSON = {"type": "string", "pattern": f"^({CURSOR_PATTERN})?$", "examples": ["1.42"]}
+SECONDS: JSON = {"type": "number", "minimum": 0, "exclusiveMaximum": _query.MOST_SECONDS}
 KEY: JSON = {"type": "string", "pattern": f"^{_bodies.KEY_PATTERN}$"}
 
 STREAM_ID = Parameter(
@@ -72,6 +73,7 @@ RUN_HEADERS = {
 LEAVING: JSON = {"enum": ["grace", "cancel", "continue"], "default": "grace"}
 ANY: JSON = {}
 OBJECT: JSON = {"type": "object"}
+REFUSAL: JSON = {"$ref": "#/components/schemas/Refusal"}
 
 
 def or_whole(name: str) -> JSON:

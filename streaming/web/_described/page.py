@@ -7,6 +7,7 @@ from streaming.web._described import _parts as parts
 
 FORM = "application/x-www-form-urlencoded"
 HTML = {"text/html": parts.TEXT}
+EITHER = {**HTML, "application/json": parts.REFUSAL}
 GONE_THERE = Answer("Done; `Location` is where to look.", HTML, {"Location": "The page that shows it."})
 
 
@@ -39,8 +40,10 @@ ERRORS = (400, 404, 409, 410, 413, 415, 422)
 
 
 def _refused(*statuses: int) -> dict[int, Answer]:
-    """The page tells a refusal on the page."""
-    return {status: Answer("The page, which says what is wrong.", HTML) for status in statuses}
+    """The page tells a refusal on the page; what keeps it from being shown is told in JSON."""
+    page = Answer("The page, which says what is wrong.", HTML)
+    either = Answer("The page, which says what is wrong; or JSON, where it cannot be shown.", EITHER)
+    return {status: either if status in (404, 413, 503) else page for status in statuses}
 
 
 OPERATIONS = (
@@ -58,7 +61,7 @@ OPERATIONS = (
             _shown("stream", "The run to show, if it is in no thread."),
             _shown("after", "List conversations after this one."),
         ),
-        answers={200: Answer("The page.", HTML), **_refused(400, 404, 410, 503)},
+        answers={200: Answer("The page.", HTML), **_refused(400, 401, 403, 404, 410, 429, 503)},
         access="read",
     ),
     Operation(
@@ -68,7 +71,7 @@ OPERATIONS = (
         "Page",
         "Ask, by a form",
         body=Body(QUESTION, ASKED, FORM),
-        answers={303: GONE_THERE, **_refused(*ERRORS, 403, 429, 503)},
+        answers={303: GONE_THERE, **_refused(*ERRORS, 401, 403, 429, 503)},
     ),
     Operation(
         "POST",
@@ -77,8 +80,8 @@ OPERATIONS = (
         "Page",
         "Stop a run, by a form",
         body=Body(_form({"stream": "The run.", "thread": "Its conversation."}, "stream"), {}, FORM),
-        answers={303: GONE_THERE},
-        errors=(400, 404, 410, 413),
+        answers={303: GONE_THERE, **_refused(400, 401, 403, 429)},
+        errors=(404, 410, 413),
     ),
     Operation(
         "POST",
@@ -87,7 +90,7 @@ OPERATIONS = (
         "Page",
         "Rename a conversation, by a form",
         body=Body(_form({"thread": "It.", "title": "Its new title."}, "thread", "title"), {}, FORM),
-        answers={303: GONE_THERE, **_refused(400, 403, 404, 503)},
+        answers={303: GONE_THERE, **_refused(400, 401, 403, 404, 429, 503)},
         errors=(413,),
     ),
     Operation(
@@ -97,7 +100,7 @@ OPERATIONS = (
         "Page",
         "Delete a conversation, by a form",
         body=Body(_form({"thread": "It."}, "thread"), {}, FORM),
-        answers={303: GONE_THERE, **_refused(400, 403, 404, 503)},
+        answers={303: GONE_THERE, **_refused(400, 401, 403, 404, 429, 503)},
         errors=(413,),
     ),
 )

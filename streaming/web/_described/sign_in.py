@@ -5,6 +5,7 @@ from streaming.web._described import _parts as parts
 
 FORM = "application/x-www-form-urlencoded"
 HTML = {"text/html": parts.TEXT}
+EITHER = {**HTML, "application/json": parts.REFUSAL}
 KEY: JSON = {
     "type": "object",
     "properties": {
@@ -26,7 +27,8 @@ SIGNED_IN: JSON = {
 
 
 def _page(*statuses: int) -> dict[int, Answer]:
-    return {status: Answer("The form, which says what is wrong.", HTML) for status in statuses}
+    about = "For who accepts HTML: the form, which says what is wrong. Else JSON."
+    return {status: Answer(about, EITHER) for status in statuses}
 
 
 OPERATIONS = (
@@ -52,7 +54,7 @@ OPERATIONS = (
                 "For who accepts JSON: the session's token, and whose it is.", {"application/json": SIGNED_IN}
             ),
             303: Answer("For who accepts HTML: to the page.", HTML, {"Location": "The page."}),
-            **_page(401, 403, 429),
+            **_page(401, 403, 429, 503),
         },
         errors=(404, 413),
         access="public",
@@ -63,13 +65,14 @@ OPERATIONS = (
         "signOut",
         "Page",
         "End the session",
+        "Needs no key: a browser whose session is over is to forget it too.",
         body=Body(TOKEN, {}, FORM),
         answers={
             204: Answer("For who accepts JSON: it is over."),
             303: Answer("For who accepts HTML: to the form.", HTML, {"Location": "The form."}),
             **_page(403),
         },
-        errors=(404, 413),
-        access="read",
+        errors=(404, 413, 503),
+        access="public",
     ),
 )

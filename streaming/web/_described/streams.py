@@ -101,7 +101,7 @@ OPERATIONS = (
                 "wait",
                 "query",
                 "Of a snapshot: so many seconds at most for something new.",
-                {"type": "number", "minimum": 0, "exclusiveMaximum": 1e9, "default": 0},
+                {**parts.SECONDS, "default": 0},
             ),
             Parameter("events", "query", "Of a snapshot: 1 for its events too.", parts.FLAG),
         ),

@@ -7,7 +7,7 @@ from msgspec import Struct
 from streaming.openapi import JSON, Answer, Body, Operation, Parameter
 from streaming.web import _v1_response_orders as orders
 from streaming.web._described import _parts as parts
-from streaming.web.v1_responses import LARGEST_NUMBER_DIGITS, MOST_LISTED
+from streaming.web.v1_responses import LARGEST_NUMBER, MOST_LISTED
 
 
 class Response(Struct):
@@ -52,7 +52,7 @@ event: response.completed
 data: {"type":"response.completed","response":{…},"sequence_number":42}
 
 """
-NUMBER: JSON = {"type": "integer", "minimum": 0, "maximum": 10**LARGEST_NUMBER_DIGITS - 1}
+NUMBER: JSON = {"type": "integer", "minimum": 0, "maximum": LARGEST_NUMBER}
 ID = Parameter("id", "path", "The response's id.", {"type": "string", "examples": ["resp_…"]})
 WHOLE = {"application/json": Response, "text/event-stream": parts.events(ResponseStreamEvent, EXAMPLE)}
 HEADERS = {name: about for name, about in parts.RUN_HEADERS.items() if name != "Idempotent-Replayed"}
