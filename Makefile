@@ -14,16 +14,16 @@ test: .venv/installed-dev browser node-clients
 
 # The layers that take seconds, in two processes. Not pytest's own workers: gevent has to be in place before
 # they are, and they have threads by then.
-FUZZ_TESTS := $(wildcard tests/unit/test_fuzz_*.py)
-.PHONY: test-parts test-whole
+HALF := $(wildcard tests/unit/test_[a-l]*.py)
+.PHONY: test-half test-other-half
 test-fast: .venv/installed-dev
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-parts test-whole
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-half test-other-half
 
-test-parts:
-	$(BIN)/python -m pytest -p tests._patched tests/unit $(FUZZ_TESTS:%=--ignore=%)
+test-half:
+	$(BIN)/python -m pytest -p tests._patched $(HALF)
 
-test-whole:
-	$(BIN)/python -m pytest -p tests._patched tests/contracts tests/web $(FUZZ_TESTS)
+test-other-half:
+	$(BIN)/python -m pytest -p tests._patched tests/unit tests/contracts tests/web $(HALF:%=--ignore=%)
 
 # Harm the real service under load, and check from outside that no promise is broken; see
 # docs/reliability.md. Sizes: make chaos CHAOS="kills --kills 1000 --streams 10000"

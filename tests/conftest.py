@@ -1,10 +1,15 @@
-"""What all tests share: when they are over, the logs of the services they ran are searched."""
+"""What all tests share: no clock in Hypothesis, and at the end a search in the logs of the services."""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.log_scan import SCAN, report
+
+# How long an example takes to make or to try says something about this machine, and nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
