@@ -126,9 +126,9 @@ def event_stream(
         straight = Straight(source, encode_all, environ)
         retry_due = wire_format.resumes
         heartbeat_at = time.monotonic() + settings.heartbeat_seconds
-        closes_at = math.inf
-        if rotates:
-            closes_at = time.monotonic() + settings.connection_seconds * random.uniform(0.9, 1.1)
+        closes_at = math.inf  # none is closed before it has told something
+        lasts_seconds = settings.connection_seconds * random.uniform(0.9, 1.1) if rotates else math.inf
+        began_at = time.monotonic()
         records: Sequence[Record] = held
         with presence:
             if not waits_for_answer:
@@ -144,6 +144,7 @@ def event_stream(
                 if out:
                     yield out
                     heartbeat_at = time.monotonic() + settings.heartbeat_seconds
+                    closes_at = began_at + lasts_seconds
                     straight.open()
                 if source.ended or source.left or time.monotonic() > closes_at:
                     return

@@ -1,6 +1,7 @@
 """HTTP/1.1 as bytes, cut anywhere: what clients send to a worker."""
 
 import json
+import logging
 import os
 import re
 import socket as plain
@@ -30,6 +31,9 @@ class Worker:
     """A worker of the service without its arbiter."""
 
     def __init__(self, app: Flask) -> None:
+        self._errors = logging.getLogger("gunicorn.error")
+        # gunicorn sets up loggers, which are there for all tests.
+        self._before = self._errors.level, self._errors.handlers[:], self._errors.propagate
         cfg = Config()
         for name, value in (("keepalive", 5), ("loglevel", "critical"), ("errorlog", "-")):
             cfg.set(name, value)
@@ -53,6 +57,8 @@ class Worker:
 
     def close(self) -> None:
         self._worker.tmp.close()
+        level, self._errors.handlers[:], self._errors.propagate = self._before
+        self._errors.setLevel(level)
 
 
 def send_blocks(sock: Any, blocks: list[bytes]) -> None:

@@ -112,7 +112,7 @@ def test_a_store_that_is_away_is_told_as_described(
     def fails(*_: Any) -> Any:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr(keys, "_look_up", fails)
+    monkeypatch.setattr(keys, "look_up", fails)
     try:
         response = client.open(path, method=method, headers=OURS | accept, data={"key": text})
         check(told, method, path, response)
