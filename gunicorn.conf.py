@@ -111,7 +111,7 @@ def post_worker_init(worker):
     # for a tenth of a second in which nobody's text goes on.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def worker_exit(server, worker):
