@@ -3,11 +3,14 @@
 const NEAR_END_PIXELS = 64;
 
 const ROUNDING_PIXELS = 2;
+const SETTING_OFF_MS = 300;
+const KEYS_UP = new Set(["ArrowUp", "PageUp", "Home"]);
 
 let atEnd = true;
 let lastY = 0;
 let lastHeight = 0;
 let button = null;
+let setsOffUntil = 0;
 
 /** Scroll to the end, and stay there. */
 export function goToEnd() {
@@ -28,11 +31,26 @@ export function followEnd(growing, toEnd) {
   button = toEnd;
   addEventListener("scroll", look, { passive: true });
   toEnd.addEventListener("click", goToEnd);
+  addEventListener("wheel", (event) => event.deltaY < 0 && letSetOff(), { passive: true });
+  addEventListener("touchmove", letSetOff, { passive: true });
+  addEventListener("keydown", (event) => KEYS_UP.has(event.key) && letSetOff());
   // Called after layout and before the frame is painted: nothing is seen to jump.
   new ResizeObserver(() => {
-    if (atEnd) goToEnd();
+    if (atEnd && performance.now() >= setsOffUntil) goToEnd();
     else look();
   }).observe(growing);
+}
+
+/**
+ * Do not scroll for a moment: it would end the reader's own scrolling before its first frame is seen.
+ *
+ * Whoever turns the wheel elsewhere than over the page is followed to the end again after that.
+ */
+function letSetOff() {
+  setsOffUntil = performance.now() + SETTING_OFF_MS;
+  setTimeout(() => {
+    if (atEnd && performance.now() >= setsOffUntil) goToEnd();
+  }, SETTING_OFF_MS + 1);
 }
 
 function look() {

@@ -272,6 +272,32 @@ def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
     assert tab.evaluate("scrollY") == before - 100
 
 
+@pytest.mark.parametrize(
+    "event", ["new WheelEvent('wheel', {deltaY: -100})", "new KeyboardEvent('keydown', {key: 'PageUp'})"]
+)
+def test_who_sets_off_to_go_up_is_not_held_by_the_token_of_that_frame(
+    tab: Page, service: Service, token: str, event: str
+) -> None:
+    lines = "".join(f"line {i}\n\n" for i in range(60))
+    ask(tab, service, prompt_for(token, text=lines))
+    expect_state(tab, "done")
+    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
+    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the end is followed")
+    grown = f"""async () => {{
+      dispatchEvent({event});
+      const before = scrollY;
+      const block = document.createElement("p");
+      block.style.height = "400px";
+      document.querySelector(".turn:last-of-type").append(block);
+      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+      return scrollY - before;
+    }}"""
+
+    assert tab.evaluate(grown) == 0
+    # They did not go: the end is followed again.
+    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the end is followed")
+
+
 def test_the_end_is_followed_although_the_page_grows_while_it_scrolls(
     tab: Page, service: Service, token: str
 ) -> None:
