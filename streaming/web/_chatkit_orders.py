@@ -95,6 +95,9 @@ def read_message(request: Request, settings: Settings) -> dict[str, Any]:
         params["title"] = _title(title)
     if body["type"] in BEGINS_ANSWER:
         _check_question(params, settings)
+    if body["type"] == "threads.custom_action":
+        # No item of ours is a widget, which the library tells without a word; an action is refused with one.
+        params.pop("item_id", None)
     return body
 
 

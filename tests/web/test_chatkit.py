@@ -196,6 +196,8 @@ def test_actions_are_refused_in_words(service: Service) -> None:
     last = events(service, "threads.custom_action", thread_id=thread_id, action={"type": "a"})[-1]
     assert (last["type"], last["allow_retry"]) == ("error", False)
     assert "no widgets" in last["message"]
+    of_an_item = {"action": {"type": "a"}, "item_id": items(service, thread_id)[0]["id"]}
+    assert events(service, "threads.custom_action", thread_id=thread_id, **of_an_item)[-1] == last
     at_once = ask(service, "threads.sync_custom_action", thread_id=thread_id, action={"type": "a"})
     refused(at_once, 400, "invalid_request", code="no_actions")
 
