@@ -61,7 +61,8 @@ class Line:
                         until = b""
             serving.get()
         frames, _ = frames_in(came.partition(b"\r\n\r\n")[2])
-        codes = [int.from_bytes(payload[:2], "big") for opcode, payload in frames if opcode == CLOSE]
+        # A close without a code counts as 1005: RFC 6455, section 7.1.5.
+        codes = [int.from_bytes(payload[:2], "big") or 1005 for opcode, payload in frames if opcode == CLOSE]
         return Ends(
             [json.loads(payload) for opcode, payload in frames if opcode == TEXT], (codes or [1006])[-1]
         )
