@@ -65,8 +65,9 @@ async def failovers(rig: Rig) -> dict[str, object]:
 
 async def _harmed(rig: Rig, harm: Callable[[Rig, int], Awaitable[None]], count: int) -> dict[str, object]:
     """Do harm so many times under load, then look at every stream once more."""
-    async with meanwhile(harm(rig, count)):
+    async with meanwhile(harm(rig, count)) as (harming,):
         await load(rig, user, rig.options.streams, rig.options.at_once, lambda: rig.harms >= count)
+        await harming  # it may have begun streams of its own, whose readers are to reach their end
     await calm(rig)
     await audit(rig)
     return {}
@@ -258,10 +259,10 @@ OF_REDIS = ("store-restarts", "failovers")
 
 @contextlib.asynccontextmanager
 async def meanwhile(*jobs: Awaitable[None]) -> Any:
-    """Run jobs beside the body; what they raise is raised, and what still runs is cancelled."""
+    """Run jobs, whose tasks it gives, beside the body; raise what they raise, and cancel what still runs."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
-        yield
+        yield tasks
         for task in tasks:
             if task.done():
                 task.result()
