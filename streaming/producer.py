@@ -320,11 +320,8 @@ class Producers:
             asked_at = time.monotonic()
             cancelled = self._log.append(run.claim, run.seq + 1, payloads)
             run.seq += len(payloads)
-            run.tick = run.tally.add(events)  # only now: the tally tells what is in the log
-            self._observer.event(run.facts, len(payloads), size_bytes, time.monotonic() - asked_at)
-            if not run.began and run.tally.first_token_ms is not None:
-                run.began = True
-                self._observer.first_token(run.facts, run.tally.first_token_ms / 1000)
+            run.tick = None
+            self._note_written(run, events, len(payloads), size_bytes, time.monotonic() - asked_at)
             if cancelled and not isinstance(last, Done):
                 run.scope.stop(None)
         if isinstance(last, Done):
@@ -350,8 +347,7 @@ class Producers:
             return False
 
         def written(tokens: Sequence[Token], size_bytes: int, seconds: float, cancelled: bool) -> None:
-            run.tick = run.tally.add(tokens) or run.tick
-            self._observer.event(run.facts, 1, size_bytes, seconds)
+            self._note_written(run, tokens, 1, size_bytes, seconds)
             if cancelled:
                 run.scope.stop(None)
 
@@ -362,6 +358,16 @@ class Producers:
             run.seq -= pouring.unwritten
         if pouring.error is not None:
             raise pouring.error
+
+    def _note_written(
+        self, run: Run, events: Sequence[Event], count: int, size_bytes: int, seconds: float
+    ) -> None:
+        """Count what is in the log now, and tell of it."""
+        run.tick = run.tally.add(events) or run.tick
+        self._observer.event(run.facts, count, size_bytes, seconds)
+        if not run.began and run.tally.first_token_ms is not None:
+            run.began = True
+            self._observer.first_token(run.facts, run.tally.first_token_ms / 1000)
 
     def _check_size(self, run: Run, payloads: Sequence[bytes]) -> int:
         size_bytes = sum(map(len, payloads))
