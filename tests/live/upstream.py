@@ -100,6 +100,8 @@ class Entry:
     body: dict[str, Any]
     headers: dict[str, str]
     t_received: float
+    reused: bool
+    """Whether the connection had carried a request before."""
     play: str = ""
     t_headers_sent: float | None = None
     t_first_token: float | None = None
@@ -283,7 +285,9 @@ class Server:
         script = script_of(body)
         self._requests += 1
         token = str(script.get("token", self._requests))
-        entry = Entry(token, connection.number, body, request.headers, received)
+        entry = Entry(
+            token, connection.number, body, request.headers, received, reused=bool(connection.entries)
+        )
         entries = self._log[token]
         entries.append(entry)
         connection.entries.append(entry)
