@@ -3,14 +3,14 @@
 const NEAR_END_PIXELS = 64;
 
 const ROUNDING_PIXELS = 2;
-const SETTING_OFF_MS = 300;
+const SETTING_OFF_FRAMES = 20; // A third of a second; more where frames are slow, and scrolling with them.
 const KEYS_UP = new Set(["ArrowUp", "PageUp", "Home"]);
 
 let atEnd = true;
 let lastY = 0;
 let lastHeight = 0;
 let button = null;
-let setsOffUntil = 0;
+let framesToSetOff = 0;
 
 /** Scroll to the end, and stay there. */
 export function goToEnd() {
@@ -36,7 +36,7 @@ export function followEnd(growing, toEnd) {
   addEventListener("keydown", (event) => KEYS_UP.has(event.key) && letSetOff());
   // Called after layout and before the frame is painted: nothing is seen to jump.
   new ResizeObserver(() => {
-    if (atEnd && performance.now() >= setsOffUntil) goToEnd();
+    if (atEnd && !framesToSetOff) goToEnd();
     else look();
   }).observe(growing);
 }
@@ -47,10 +47,13 @@ export function followEnd(growing, toEnd) {
  * Whoever turns the wheel elsewhere than over the page is followed to the end again after that.
  */
 function letSetOff() {
-  setsOffUntil = performance.now() + SETTING_OFF_MS;
-  setTimeout(() => {
-    if (atEnd && performance.now() >= setsOffUntil) goToEnd();
-  }, SETTING_OFF_MS + 1);
+  if (!framesToSetOff) requestAnimationFrame(countFrame);
+  framesToSetOff = SETTING_OFF_FRAMES;
+}
+
+function countFrame() {
+  if (--framesToSetOff) requestAnimationFrame(countFrame);
+  else if (atEnd) goToEnd();
 }
 
 function look() {
