@@ -3,7 +3,8 @@
 Two things are counted, both over all workers that share the event log. How
 often something happened in a while is kept in windows, for the strategies of
 the `limits` library. How many of something are there now is kept as places:
-each is held by a worker, and is free again when that worker is gone.
+each is held by a worker, and is free again when that worker is gone: at the end
+of its lease, or at once where its process is seen to be no more.
 
 How many streams of an owner run is counted by the log itself, as it creates one.
 """

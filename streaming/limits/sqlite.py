@@ -19,8 +19,8 @@ _ADD = (
     " until = CASE WHEN until > ? THEN until ELSE excluded.until END RETURNING count"
 )
 # Boot seconds of another boot would compare with ours, and mean nothing.
-_TAKEN = (
-    "SELECT coalesce(sum(count), 0) FROM places JOIN workers ON workers.id = places.worker"
+_HELD = (
+    "SELECT count, boot, namespace, pid, started FROM places JOIN workers ON workers.id = places.worker"
     " WHERE places.key = ? AND workers.lease_until > ? AND workers.boot = ?"
 )
 
@@ -89,8 +89,8 @@ class SQLiteCounters:
     def take(self, places: Sequence[Place], worker_id: str) -> str:
         def take(db: apsw.Connection) -> str:
             for key, most in places:
-                rows: list[Any] = db.execute(_TAKEN, (key, _host.boot_seconds(), self._boot)).fetchall()
-                if rows[0][0] >= most:
+                held: list[Any] = db.execute(_HELD, (key, _host.boot_seconds(), self._boot)).fetchall()
+                if sum(count for count, *_ in held) >= most and _of_the_living(held) >= most:
                     return key
             for key, _ in places:
                 db.execute(
@@ -120,6 +120,11 @@ class SQLiteCounters:
 
     def close(self) -> None:
         """The file is the log's."""
+
+
+def _of_the_living(held: list[Any]) -> int:
+    """Return how many places are not those of a process that is known to be gone, whatever its lease."""
+    return sum(count for count, *process in held if _host.may_live(_host.Process(*process)))
 
 
 def create(log: SQLiteLog) -> Counters:

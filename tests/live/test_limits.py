@@ -135,7 +135,8 @@ def _follow(service: Service, stream_id: str) -> None:
 def test_a_killed_worker_takes_no_reader_along(start_service: StartService, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'limits.db'}"
     who = new_key(store, "readers=2", "polls_per_second=0")
-    service = start(start_service, store, LEASE_SECONDS="2")
+    # A lease that does not end meanwhile: that the worker is gone is seen by its process.
+    service = start(start_service, store, LEASE_SECONDS="600")
     stream_id = create(service, who, HANGING).json()["stream_id"]
     headers = {**who, "Accept": "text/event-stream"}
     readers = [EventReader(service.port).open(f"/streams/{stream_id}", headers) for _ in range(2)]
