@@ -55,9 +55,8 @@ class ResponsesServer(Server):
         script = script_of({**body, "messages": body["input"]})
         self._requests += 1
         token = str(script.get("token", self._requests))
-        entry = Entry(token, connection.number, body, request.headers, received)
+        entry = connection.note(token, body, request, received)
         self._log[token].append(entry)
-        connection.entries.append(entry)
         if len(self._log[token]) > script.get("attempts_fail", sys.maxsize):
             script = {**script, "play": "ok"}
         entry.play = f"responses {script.get('play', 'ok')}"

@@ -174,6 +174,12 @@ class Connection:
         self.entries: list[Entry] = []
         self.used_for_control = False
 
+    def note(self, token: str, body: dict[str, Any], request: Request, received: float) -> Entry:
+        """Return the entry of a request that came here."""
+        entry = Entry(token, self.number, body, request.headers, received, reused=bool(self.entries))
+        self.entries.append(entry)
+        return entry
+
     def peer_closed(self) -> None:
         """Note that the client's side of the socket is closed now."""
         now = time.monotonic()
@@ -285,12 +291,9 @@ class Server:
         script = script_of(body)
         self._requests += 1
         token = str(script.get("token", self._requests))
-        entry = Entry(
-            token, connection.number, body, request.headers, received, reused=bool(connection.entries)
-        )
+        entry = connection.note(token, body, request, received)
         entries = self._log[token]
         entries.append(entry)
-        connection.entries.append(entry)
         if len(entries) > script.get("attempts_fail", sys.maxsize):
             script = {**script, "play": "ok"}
         entry.play = script.get("play", "ok")
