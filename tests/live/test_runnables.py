@@ -1,6 +1,5 @@
 """The examples as they are registered by default, with the demo model, through gunicorn."""
 
-import asyncio
 import json
 import sqlite3
 import time
@@ -13,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langserve import RemoteRunnable
 
+from tests.live import loops
 from tests.live.service import PATIENCE_SECONDS, EventReader, Service, Upstream, text_of, wait_until
 
 WEATHER = "What is the weather in Oslo?"
@@ -266,7 +266,7 @@ def test_langserves_client_streams_events_from_asyncio(demo: Service, name: str)
         events = [event async for event in runnable.astream_events(question, include_types=["chat_model"])]
         return output, outputs, chunks, events
 
-    output, outputs, chunks, events = asyncio.run(ask())
+    output, outputs, chunks, events = loops.run(ask())
 
     assert type(outputs[0]) is type(output)
     assert chunks

@@ -14,6 +14,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.live import loops
 from tests.live.conftest import StartService
 from tests.live.service import EventReader, Service, Upstream, text_of
 from tests.live.upstream import LEAK
@@ -132,7 +133,7 @@ class AsyncClient(Client):
                         break
 
         try:
-            asyncio.run(read())
+            loops.run(read())
         except openai.APIError as error:
             return heard._replace(error=error)
         return heard
@@ -143,7 +144,7 @@ class AsyncClient(Client):
                 found: dict[str, Any] = (await completions.create(model=MODEL, **body)).to_dict()
                 return found
 
-        return asyncio.run(ask())
+        return loops.run(ask())
 
     def helper(self, **body: Any) -> tuple[list[str], Any]:
         async def ask() -> tuple[list[str], Any]:
@@ -154,14 +155,14 @@ class AsyncClient(Client):
                 types = [event.type async for event in stream]
                 return types, await stream.get_final_completion()
 
-        return asyncio.run(ask())
+        return loops.run(ask())
 
     def parse(self, **body: Any) -> Any:
         async def ask() -> Any:
             async with self._completions() as completions:
                 return await completions.parse(model=MODEL, **body)
 
-        return asyncio.run(ask())
+        return loops.run(ask())
 
 
 @pytest.fixture(params=[SyncClient, AsyncClient], ids=["sync", "async"])
@@ -523,7 +524,7 @@ def test_a_task_that_is_cancelled_ends_the_upstream(hasty: Service, upstream: Up
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    asyncio.run(ask_and_be_cancelled())
+    loops.run(ask_and_be_cancelled())
     left = time.monotonic()
 
     assert upstream.wait_for_close(token) - left < LEAVES_SECONDS

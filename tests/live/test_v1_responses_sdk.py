@@ -1,6 +1,5 @@
 """OpenAI's Python SDK on ``/v1/responses`` over real sockets, with two workers on one log."""
 
-import asyncio
 import itertools
 import json
 import time
@@ -11,6 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.live import loops
 from tests.live.service import PATIENCE_SECONDS, Service, Upstream, wait_until
 from tests.openai_schemas import check, check_event
 
@@ -124,7 +124,7 @@ def test_the_asynchronous_client_hears_the_same(demo: Service) -> None:
                 final = await helped.get_final_response()
             return whole.output_text, "".join(said), final.output_text
 
-    whole, said, final = asyncio.run(ask())
+    whole, said, final = loops.run(ask())
     assert whole == said == final != ""
 
 
