@@ -18,7 +18,7 @@ from streaming.eventlogs import _ids, _storage
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _LIMITS = """
 CREATE INDEX streams_of_owner ON streams (owner) WHERE state = 'running' AND owner != '';
 CREATE TABLE usage (                         -- of a day, an owner and a model, since both began
@@ -43,7 +43,7 @@ CREATE TABLE streams (
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL,
     gen INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,
+    created_seq INTEGER NOT NULL,            -- last of the events it was created with
     worker TEXT NOT NULL,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     created REAL NOT NULL,
@@ -67,6 +67,8 @@ CREATE TABLE erased (stream TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 UPGRADES = {
     1: "ALTER TABLE streams ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
     2: _LIMITS,
+    # Renamed, so that a worker of an older version, which went by it, fails instead of writing over events.
+    3: "ALTER TABLE streams RENAME COLUMN last_seq TO created_seq",
 }
 """What makes a file of that schema one of the next."""
 OPENING_BUSY_SECONDS = 5.0

@@ -50,6 +50,7 @@ EXPIRE_BATCH = 500
 GRACE_SECONDS = 5.0
 T = TypeVar("T")
 
+_LAST_SEQ = "(SELECT max(seq) FROM batches WHERE stream = number)"
 _COUNTED = (
     "completed cancelled failed interrupted tokens_in tokens_out estimated bytes milliseconds"
     " cost_nano priced".split()
@@ -130,7 +131,7 @@ class SQLiteLog:
                 raise too_many_running(stream.most_running)
             db.execute(
                 "INSERT INTO streams"
-                " (id, state, gen, last_seq, worker, created, key, fingerprint, request, owner)"
+                " (id, state, gen, created_seq, worker, created, key, fingerprint, request, owner)"
                 " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     stream.stream_id,
@@ -172,19 +173,23 @@ class SQLiteLog:
         last = seq + len(payloads) - 1
 
         def advance(db: apsw.Connection) -> bool:
-            # Naming a column that is in an index makes SQLite write that index, changed or not.
-            ending, ended = (", state = ?, ended = ?", (end, time.time())) if end else ("", ())
+            # A row of streams holds the whole request, and to change it is to read it and write it again. So
+            # a batch is all that is written, but for the last one.
             row: list[Any] = db.execute(
-                f"UPDATE streams SET last_seq = ?{ending}"
-                " WHERE id = ? AND gen = ? AND last_seq = ? AND state = 'running'"
-                " RETURNING number, cancel_requested, owner",
-                (last, *ended, stream_id, gen, seq - 1),
+                f"SELECT number, cancel_requested, owner, {_LAST_SEQ} FROM streams"
+                " WHERE id = ? AND gen = ? AND state = 'running'",
+                (stream_id, gen),
             ).fetchall()
-            if end or not row:
+            number, cancel_requested, owner, last_seq = row[0] if row else (0, 0, "", -1)
+            fenced = last_seq != seq - 1
+            if end or fenced:
                 self._own.discard(stream_id)
-            if not row:
+            if fenced:
                 raise Fenced(f"{stream_id}: owner {gen} may not write event {seq}")
-            ((number, cancel_requested, owner),) = row
+            if end:
+                db.execute(
+                    "UPDATE streams SET state = ?, ended = ? WHERE number = ?", (end, time.time(), number)
+                )
             _insert_batch(db, number, gen, last, payloads)
             if end and spent is not None:
                 _account(db, owner, end, spent)
@@ -284,7 +289,7 @@ class SQLiteLog:
 
     def head(self, stream_id: str) -> Head:
         for row in self._file.rows(
-            "SELECT state, gen, last_seq, worker, created, request, owner FROM streams WHERE id = ?",
+            f"SELECT state, gen, {_LAST_SEQ}, worker, created, request, owner FROM streams WHERE id = ?",
             (stream_id,),
         ):
             return Head(*row)
@@ -293,7 +298,7 @@ class SQLiteLog:
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
         if page := self._tails.page(stream_id, after, limit):
             return page
-        head = self._file.rows("SELECT number, last_seq, state FROM streams WHERE id = ?", (stream_id,))
+        head = self._file.rows(f"SELECT number, {_LAST_SEQ}, state FROM streams WHERE id = ?", (stream_id,))
         if not head:
             raise self._absent(stream_id)
         ((number, last_seq, state),) = head
@@ -447,7 +452,8 @@ class SQLiteLog:
         for start in range(0, len(stream_ids), 500):
             some = stream_ids[start : start + 500]
             marks = ",".join("?" * len(some))
-            yield from self._file.rows(f"SELECT id, last_seq FROM streams WHERE id IN ({marks})", some)
+            sql = f"SELECT id, {_LAST_SEQ} FROM streams WHERE id IN ({marks})"
+            yield from self._file.rows(sql, some)
 
     def _data_version(self) -> int:
         ((version,),) = self._file.rows("PRAGMA data_version")

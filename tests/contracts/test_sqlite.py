@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -325,16 +327,34 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(open_file: OpenFile
     db.execute("DROP INDEX streams_of_owner")
     db.execute("DROP TABLE usage; DROP TABLE windows; DROP TABLE places")
     db.execute("ALTER TABLE streams DROP COLUMN owner")
+    db.execute("ALTER TABLE streams RENAME COLUMN created_seq TO last_seq")
     db.execute("UPDATE store SET schema = 1")
     db.close()
 
     log = open_file()
 
     assert log.head(claim.stream_id).owner == ""
+    log.append(claim, log.head(claim.stream_id).last_seq + 1, [b"more"])
     new = log.create(new_stream(log, owner="somebody"), [b"first"])
     assert log.head(new).owner == "somebody"
     with pytest.raises(RateLimited):
         log.create(new_stream(log, owner="somebody", most_running=1), [b"first"])
+
+
+def test_an_event_costs_the_same_whatever_the_request_was(open_file: OpenFile) -> None:
+    log = open_file()
+
+    def least_seconds(request: bytes) -> float:
+        claim = Claim(log.create(new_stream(log)._replace(request=request), [b"first"]), 1)
+        return min(_seconds_of(partial(log.append, claim, seq, [b"a token"])) for seq in range(2, 12))
+
+    assert least_seconds(b"x" * 20_000_000) < 10 * least_seconds(b"x")
+
+
+def _seconds_of(call: Callable[[], object]) -> float:
+    began = time.process_time()
+    call()
+    return time.process_time() - began
 
 
 # The machine
