@@ -620,6 +620,11 @@ class EventReader:
 # What native events say.
 
 
+def times_asked(requests: list[dict[str, Any]]) -> int:
+    """Count an upstream's requests, but once what was sent again: an idle connection may end just then."""
+    return len(requests) - sum(each["reused"] and not each["t_headers_sent"] for each in requests[:-1])
+
+
 def text_of(events: list[SSEEvent]) -> str:
     """Return the joined content of the ``token`` events."""
     return "".join(message["content"] for message in _messages(events) if message["type"] == "token")

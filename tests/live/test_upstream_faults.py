@@ -21,6 +21,7 @@ from tests.live.service import (
     Upstream,
     sequence_of,
     text_of,
+    times_asked,
     wait_until,
 )
 from tests.live.upstream import LEAK, Script, contents
@@ -326,7 +327,7 @@ def assert_ends(played: Played, ends: Ends, service: Service) -> None:
     snapshot = service.snapshot(played.stream_id)
     completed = ends.types == ("done",)
     assert last["type"] == ("done" if completed else "error"), last
-    assert len(played.requests) - _repeated(played) == ends.requests, played.requests
+    assert times_asked(played.requests) == ends.requests, played.requests
     if ends.text is not None:
         assert text == ends.text
     assert snapshot["text"] == text
@@ -345,11 +346,6 @@ def assert_ends(played: Played, ends: Ends, service: Service) -> None:
     assert error["partial"] is bool(text), error
     assert snapshot["state"] == "failed"
     assert snapshot["error"]["code"] == error["code"]
-
-
-def _repeated(played: Played) -> int:
-    """Return how many requests were sent once more: an idle connection may end as one is sent on it."""
-    return sum(entry["reused"] and not entry["t_headers_sent"] for entry in played.requests[:-1])
 
 
 @pytest.mark.parametrize(("script", "ends"), FAULTS.values(), ids=FAULTS)
