@@ -465,7 +465,7 @@ class Producers:
         if facts is None:
             head = self._log.head(claim.stream_id)
             facts = RunFacts(claim.stream_id, head.owner, taken_over=True)
-            asked = _shown_of(head.request)
+            asked = _shown_of(self._log.request(claim.stream_id))
             if isinstance(begun, Start):
                 facts.source, facts.model = begun.source, begun.model
                 facts.began = time.monotonic() - max(0.0, time.time() - begun.created)

@@ -367,7 +367,8 @@ class Streams:
 
     def asked(self, stream_id: str) -> dict[str, Any]:
         """Return what was asked for, as the order said it. Raises as `EventLog.head`."""
-        asked: dict[str, Any] = msgspec.json.decode(self._head(stream_id).request)
+        self._head(stream_id)
+        asked: dict[str, Any] = msgspec.json.decode(self._log.request(stream_id))
         return asked
 
     def reader(self, stream_id: str, after: Cursor = START) -> Reader:

@@ -1,5 +1,6 @@
-"""What all tests share: no clock in Hypothesis, and at the end a search in the logs of the services."""
+"""What all tests share: no clock in Hypothesis, Ctrl-C, and at the end a search in the logs of the services."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,10 @@ def _no_key_and_no_prompt_in_any_log() -> Iterator[None]:
     yield
     hits = SCAN.hits()
     assert not hits, report(hits)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeded_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and hands that on to what it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

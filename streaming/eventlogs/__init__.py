@@ -99,7 +99,6 @@ class Head(NamedTuple):
     worker_id: str
     created: float
     """Seconds since 1970, for display and retention."""
-    request: bytes
     owner: str
 
     @property
@@ -178,6 +177,10 @@ class EventLog(Protocol):
         ...
 
     def head(self, stream_id: str) -> Head: ...
+
+    def request(self, stream_id: str) -> bytes:
+        """Return what the stream was created with. It may be large, so `head` leaves it out."""
+        ...
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
         """Return records after event number ``after``, at most a page. Never blocks."""

@@ -43,19 +43,18 @@ CREATE TABLE streams (
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL,
     gen INTEGER NOT NULL,
-    created_seq INTEGER NOT NULL,            -- last of the events it was created with
     worker TEXT NOT NULL,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     created REAL NOT NULL,
     ended REAL,
     key TEXT,
     fingerprint TEXT NOT NULL,
-    request BLOB NOT NULL,
     owner TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX streams_key ON streams (key) WHERE key IS NOT NULL;
 CREATE INDEX streams_running ON streams (worker, cancel_requested) WHERE state = 'running';
 CREATE INDEX streams_ended ON streams (ended) WHERE ended IS NOT NULL;
+CREATE TABLE requests (stream INTEGER PRIMARY KEY, request BLOB NOT NULL);
 CREATE TABLE batches (                       -- events that were appended together
     stream INTEGER NOT NULL, seq INTEGER NOT NULL,   -- of the last one
     gen INTEGER NOT NULL, count INTEGER NOT NULL, payloads BLOB NOT NULL,   -- one a line
@@ -67,8 +66,13 @@ CREATE TABLE erased (stream TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
 UPGRADES = {
     1: "ALTER TABLE streams ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
     2: _LIMITS,
-    # Renamed, so that a worker of an older version, which went by it, fails instead of writing over events.
-    3: "ALTER TABLE streams RENAME COLUMN last_seq TO created_seq",
+    # SQLite reads and writes a row as a whole, so a large request made every event expensive.
+    3: (
+        "CREATE TABLE requests (stream INTEGER PRIMARY KEY, request BLOB NOT NULL);"
+        "INSERT INTO requests SELECT number, request FROM streams;"
+        "ALTER TABLE streams DROP COLUMN request;"
+        "ALTER TABLE streams DROP COLUMN last_seq"
+    ),
 }
 """What makes a file of that schema one of the next."""
 OPENING_BUSY_SECONDS = 5.0

@@ -122,9 +122,11 @@ class MemoryLog:
             len(stream.records),
             stream.worker_id,
             stream.created,
-            stream.new.request,
             stream.new.owner,
         )
+
+    def request(self, stream_id: str) -> bytes:
+        return self._stream(stream_id).new.request
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
         stream = self._stream(stream_id)

@@ -224,23 +224,15 @@ class RedisLog:
     # Reading
 
     def head(self, stream_id: str) -> Head:
-        fields = ("state", "gen", "seq", "worker", "created", "request", "owner")
-        command = ("HMGET", meta_key(stream_id), *fields)
-        answer = self._pipe.ask(command)
-        if self._settle():
-            answer = self._pipe.ask(command)
-        state, gen, seq, worker, created, request, owner = answer
-        if state is None:
-            raise self._absent(stream_id)
+        fields = ("state", "gen", "seq", "worker", "created", "owner")
+        state, gen, seq, worker, created, owner = self._fields(stream_id, *fields)
         return Head(
-            state.decode(),
-            int(gen),
-            int(seq),
-            worker.decode(),
-            float(created),
-            request,
-            (owner or b"").decode(),
+            state.decode(), int(gen), int(seq), worker.decode(), float(created), (owner or b"").decode()
         )
+
+    def request(self, stream_id: str) -> bytes:
+        (request,) = self._fields(stream_id, "request")
+        return bytes(request)
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
         command = scripts.READ.command((meta_key(stream_id), log_key(stream_id)), after, limit, PAGE_BYTES)
@@ -314,6 +306,16 @@ class RedisLog:
         self._pipe.close()
 
     # Asking
+
+    def _fields(self, stream_id: str, *names: str) -> Any:
+        """Return fields of a stream, of which the first is never missing."""
+        command = ("HMGET", meta_key(stream_id), *names)
+        answer = self._pipe.ask(command)
+        if self._settle():
+            answer = self._pipe.ask(command)
+        if answer[0] is None:
+            raise self._absent(stream_id)
+        return answer
 
     def _ask_of(self, stream_id: str, command: Command, again: Command | None = None) -> Any:
         answer = self._ask_settled(command, again)

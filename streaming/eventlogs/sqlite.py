@@ -131,20 +131,20 @@ class SQLiteLog:
                 raise too_many_running(stream.most_running)
             db.execute(
                 "INSERT INTO streams"
-                " (id, state, gen, created_seq, worker, created, key, fingerprint, request, owner)"
-                " VALUES (?, 'running', 1, ?, ?, ?, ?, ?, ?, ?)",
+                " (id, state, gen, worker, created, key, fingerprint, owner)"
+                " VALUES (?, 'running', 1, ?, ?, ?, ?, ?)",
                 (
                     stream.stream_id,
-                    len(payloads),
                     stream.worker_id,
                     time.time(),
                     stream.key,
                     stream.fingerprint,
-                    stream.request,
                     stream.owner,
                 ),
             )
-            _insert_batch(db, db.last_insert_rowid(), 1, len(payloads), payloads)
+            number = db.last_insert_rowid()
+            db.execute("INSERT INTO requests VALUES (?, ?)", (number, stream.request))
+            _insert_batch(db, number, 1, len(payloads), payloads)
             self._own.add(stream.stream_id)
             return stream.stream_id
 
@@ -173,8 +173,6 @@ class SQLiteLog:
         last = seq + len(payloads) - 1
 
         def advance(db: apsw.Connection) -> bool:
-            # A row of streams holds the whole request, and to change it is to read it and write it again. So
-            # a batch is all that is written, but for the last one.
             row: list[Any] = db.execute(
                 f"SELECT number, cancel_requested, owner, {_LAST_SEQ} FROM streams"
                 " WHERE id = ? AND gen = ? AND state = 'running'",
@@ -289,10 +287,18 @@ class SQLiteLog:
 
     def head(self, stream_id: str) -> Head:
         for row in self._file.rows(
-            f"SELECT state, gen, {_LAST_SEQ}, worker, created, request, owner FROM streams WHERE id = ?",
+            f"SELECT state, gen, {_LAST_SEQ}, worker, created, owner FROM streams WHERE id = ?",
             (stream_id,),
         ):
             return Head(*row)
+        raise self._absent(stream_id)
+
+    def request(self, stream_id: str) -> bytes:
+        for (request,) in self._file.rows(
+            "SELECT request FROM requests WHERE stream = (SELECT number FROM streams WHERE id = ?)",
+            (stream_id,),
+        ):
+            return bytes(request)
         raise self._absent(stream_id)
 
     def read(self, stream_id: str, after: int, limit: int = PAGE_RECORDS) -> Page:
@@ -501,9 +507,10 @@ def _account(db: apsw.Connection, owner: str, end: State, spent: Spent) -> None:
 def _erase(db: apsw.Connection, stream_ids: list[str]) -> None:
     now = time.time()
     for stream_id in stream_ids:
-        db.execute(
-            "DELETE FROM batches WHERE stream = (SELECT number FROM streams WHERE id = ?)", (stream_id,)
-        )
+        for table in ("batches", "requests"):
+            db.execute(
+                f"DELETE FROM {table} WHERE stream = (SELECT number FROM streams WHERE id = ?)", (stream_id,)
+            )
         db.execute("DELETE FROM streams WHERE id = ?", (stream_id,))
         db.execute("DELETE FROM readers WHERE stream = ?", (stream_id,))
         db.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (stream_id, now))

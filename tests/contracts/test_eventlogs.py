@@ -49,12 +49,12 @@ def payloads_of(log: EventLog, stream_id: str) -> list[bytes]:
 
 def test_a_new_stream_runs_and_holds_its_first_events(log: EventLog) -> None:
     before = time.time()
-    stream = new_stream(log)._replace(request=b'{"prompt":"hi"}')
+    stream = new_stream(log)
     stream_id = log.create(stream, [b"one", b"two"])
 
     assert stream_id == stream.stream_id
     head = log.head(stream_id)
-    assert head._replace(created=0.0) == ("running", 1, 2, "worker", 0.0, b'{"prompt":"hi"}', "")
+    assert head._replace(created=0.0) == ("running", 1, 2, "worker", 0.0, "")
     assert before - 1 <= head.created <= time.time() + 1
     assert not head.ended
     assert log.read(stream_id, 0) == ([Record(1, 1, b"one"), Record(1, 2, b"two")], False, False)
@@ -98,6 +98,15 @@ def test_a_key_outlives_the_end_of_its_stream(log: EventLog) -> None:
     log.append(claim, 2, [b"end"], end="completed")
 
     assert log.create(new_stream(log, key="key", fingerprint="f"), [b"x"]) == claim.stream_id
+
+
+def test_the_request_is_kept_as_it_was(log: EventLog, peer: EventLog) -> None:
+    request = bytes(range(256)) * 10_000
+    stream_id = log.create(new_stream(log)._replace(request=request), [b"first"])
+
+    assert log.request(stream_id) == peer.request(stream_id) == request
+    with pytest.raises(NotFound):
+        log.request(new_stream(log).stream_id)
 
 
 def test_the_stream_of_a_key_is_found_until_it_is_erased(log: EventLog, peer: EventLog) -> None:
@@ -746,6 +755,8 @@ def test_an_erased_stream_answers_that_it_expired(log: EventLog, peer: EventLog)
     for handle in (log, peer):
         with pytest.raises(StreamExpired):
             handle.head(claim.stream_id)
+        with pytest.raises(StreamExpired):
+            handle.request(claim.stream_id)
         with pytest.raises(StreamExpired):
             handle.read(claim.stream_id, 0)
         with pytest.raises(StreamExpired):

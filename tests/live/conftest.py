@@ -3,7 +3,6 @@
 Each service starts when a test first asks for it. They share one upstream.
 """
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,13 +33,6 @@ def _real_threads() -> None:
     """A patched interpreter would measure gevent's hub instead of the service."""
     monkey = sys.modules.get("gevent.monkey")
     assert not (monkey and monkey.is_module_patched("socket")), "run the live tests in their own pytest"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _heeded_interrupts() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and hands that on to what it starts."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
