@@ -1,4 +1,4 @@
-"""What all tests share: no clock in Hypothesis, Ctrl-C, and at the end a search in the logs of the services."""
+"""What all tests share: no clock in Hypothesis, Ctrl-C, and at the end a search in the services' logs."""
 
 import signal
 from collections.abc import Iterator
