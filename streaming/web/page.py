@@ -190,7 +190,10 @@ def create(streams: Streams, settings: Settings) -> Blueprint:
     def stop() -> Response:
         _bodies.check_origin(request)
         thread_id, stream_id = request.form.get("thread"), request.form.get("stream", "")
-        streams.cancel(stream_id)
+        try:
+            streams.cancel(stream_id)
+        except StreamingError as error:
+            return refusal(error, missing=True)
         return _go(thread=thread_id) if thread_id else _go(stream=stream_id)
 
     @blueprint.post("/rename")

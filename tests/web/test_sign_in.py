@@ -586,6 +586,19 @@ def test_what_belongs_to_one_does_not_exist_for_another(place: Place) -> None:
     assert ben.get("/threads", Accept="application/json").json["threads"] == []
 
 
+@pytest.mark.parametrize(
+    ("path", "field"), [("/stop", "stream"), ("/rename", "thread"), ("/delete", "thread")]
+)
+def test_a_form_about_what_is_gone_is_answered_by_the_page(place: Place, path: str, field: str) -> None:
+    browser = place.browser(key=place.ana.text)
+
+    answer = browser.post(path, {field: "st_gone", "csrf": browser.token()})
+
+    assert answer.status_code == 404
+    assert answer.mimetype == "text/html"
+    assert 'name="prompt"' in answer.text
+
+
 def test_the_session_is_the_keys_own_principal(place: Place) -> None:
     browser = place.browser(key=place.ana.text)
     stream_id = browser.ask()

@@ -80,8 +80,8 @@ OPERATIONS = (
         "Page",
         "Stop a run, by a form",
         body=Body(_form({"stream": "The run.", "thread": "Its conversation."}, "stream"), {}, FORM),
-        answers={303: GONE_THERE, **_refused(400, 401, 403, 429)},
-        errors=(404, 410, 413),
+        answers={303: GONE_THERE, **_refused(400, 401, 403, 404, 410, 429, 503)},
+        errors=(413,),
     ),
     Operation(
         "POST",
