@@ -1,4 +1,4 @@
-/** Counts a run's live metrics until the service tells its own, and remembers whether to show them. */
+/** Counts a run's live metrics, from what the service told last, and remembers whether to show them. */
 
 import { numbers } from "./saying.js";
 
@@ -11,6 +11,7 @@ export class LiveNumbers {
   #estimated;
   #firstAt = null;
   #told = null;
+  #toldAt = 0;
 
   /**
    * @param {object} seen
@@ -25,7 +26,12 @@ export class LiveNumbers {
 
   /** Count one event. What the service tells of itself is better than what is counted here. */
   count(event) {
-    if (event.type === "metrics") this.#told = event.metrics;
+    if (event.type === "metrics") {
+      this.#told = event.metrics;
+      this.#toldAt = Date.now();
+      // The service's count is a batch behind; an estimate may be anything.
+      this.#tokens = Math.max(this.#estimated ? 0 : this.#tokens, event.metrics.tokens);
+    }
     if (event.type !== "token" && event.type !== "reasoning") return;
     this.#tokens += 1;
     if (!this.#estimated) this.#firstAt ??= Date.now();
@@ -33,7 +39,7 @@ export class LiveNumbers {
 
   /** The metrics so far on one line. */
   get line() {
-    if (this.#told) return numbers(this.#told);
+    if (this.#told) return numbers(this.#goneOn(this.#told));
     const seconds = Math.max(0, (Date.now() - this.#startedAt) / 1000);
     const writing = this.#firstAt ? (Date.now() - this.#firstAt) / 1000 : seconds;
     return numbers({
@@ -43,6 +49,18 @@ export class LiveNumbers {
       tokens_per_second: writing > 0.5 ? this.#tokens / writing : null,
       time_to_first_token_ms: this.#firstAt ? this.#firstAt - this.#startedAt : null,
     });
+  }
+
+  /** The service tells metrics as tokens come, and time goes on also when none do. */
+  #goneOn(told) {
+    const passed = (Date.now() - this.#toldAt) / 1000;
+    const rate = told.tokens_per_second;
+    return {
+      ...told,
+      tokens: this.#tokens,
+      elapsed_seconds: told.elapsed_seconds + passed,
+      tokens_per_second: rate ? this.#tokens / (told.tokens / rate + passed) : rate,
+    };
   }
 }
 
