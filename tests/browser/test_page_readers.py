@@ -30,6 +30,8 @@ from tests.live.upstream import contents
 FRAMES = "(async () => { for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame); })()"
 """What the end of an answer brings with it has been laid out, and scrolled to, after so many."""
 
+LEFT = "document.documentElement.scrollHeight - innerHeight - scrollY"
+"""Pixels to the end."""
 PLACE_OF_LAST_LINE = (
     "(window.lastLine ??= [...document.querySelectorAll('.turn:last-of-type .parts p')].at(-1))"
     ".getBoundingClientRect().top"
@@ -242,9 +244,8 @@ def test_a_reader_who_scrolled_up_is_left_there_and_can_go_to_the_end(
     ask(tab, service, prompt_for(token, text=lines, pieces=150, pace_ms=20, gate=token))
     upstream.let(token, 75)
     wait_for_text(tab, 800)
-    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
     # The page may be asked between two frames, when what came is not scrolled to yet.
-    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the end is followed")
+    wait_until(lambda: tab.evaluate(LEFT) <= 64, PATIENCE_SECONDS, "the end is followed")
 
     def go_up() -> bool:
         # More than once, as people do: a turn that comes in the frame of a token may be cut short by it.
@@ -257,29 +258,18 @@ def test_a_reader_who_scrolled_up_is_left_there_and_can_go_to_the_end(
     assert tab.evaluate("scrollY") == 0
 
     tab.get_by_role("button", name="To the end").click()
-    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the reader is at the end")
+    wait_until(lambda: tab.evaluate(LEFT) <= 64, PATIENCE_SECONDS, "the reader is at the end")
 
 
 def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
     tab: Page, service: Service, token: str
 ) -> None:
-    lines = "".join(f"line {i}\n\n" for i in range(60))
-    ask(tab, service, prompt_for(token, text=lines))
-    expect_state(tab, "done")
-    grow = """async () => {
-      const block = document.createElement("p");
-      block.style.height = "5px";
-      document.querySelector(".turn:last-of-type").append(block);
-      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
-    }"""
-    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
-    wait_until(lambda: tab.evaluate(FRAMES) or tab.evaluate(left) <= 1, PATIENCE_SECONDS, "it is at the end")
-    before = tab.evaluate(PLACE_OF_LAST_LINE)
+    before = at_the_end_of_an_answer(tab, service, token)
     for _ in range(10):
         tab.evaluate("scrollBy(0, -10)")
-        tab.evaluate(grow)
+        after = grown(tab, 5)
 
-    assert abs(tab.evaluate(PLACE_OF_LAST_LINE) - before - 100) < 5
+    assert abs(after - before - 100) < 5
 
 
 @pytest.mark.parametrize("frame_ms", [0, 1000])
@@ -289,44 +279,50 @@ def test_who_goes_up_slowly_is_not_taken_back_by_the_next_token(
 def test_who_sets_off_to_go_up_is_not_held_by_the_token_of_that_frame(
     tab: Page, service: Service, token: str, event: str, frame_ms: int
 ) -> None:
-    lines = "".join(f"line {i}\n\n" for i in range(60))
-    ask(tab, service, prompt_for(token, text=lines))
-    expect_state(tab, "done")
-    left = "document.documentElement.scrollHeight - innerHeight - scrollY"
-    wait_until(lambda: tab.evaluate(FRAMES) or tab.evaluate(left) <= 1, PATIENCE_SECONDS, "it is at the end")
-    before = tab.evaluate(PLACE_OF_LAST_LINE)
-    grow = f"""async () => {{
-      dispatchEvent({event});
-      const block = document.createElement("p");
-      block.style.height = "400px";
-      document.querySelector(".turn:last-of-type").append(block);
-      for (const late = performance.now() + {frame_ms}; performance.now() < late; ); // a slow frame
-      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
-      return {PLACE_OF_LAST_LINE};
-    }}"""
+    before = at_the_end_of_an_answer(tab, service, token)
 
-    assert abs(tab.evaluate(grow) - before) < 5
+    after = grown(tab, 400, f"dispatchEvent({event})", frame_ms)
+
+    assert abs(after - before) < 5
     # They did not go: the end is followed again.
-    wait_until(lambda: tab.evaluate(left) <= 64, PATIENCE_SECONDS, "the end is followed")
+    wait_until(lambda: tab.evaluate(LEFT) <= 64, PATIENCE_SECONDS, "the end is followed")
 
 
 def test_the_end_is_followed_although_the_page_grows_while_it_scrolls(
     tab: Page, service: Service, token: str
 ) -> None:
+    at_the_end_of_an_answer(tab, service, token)
+    tab.evaluate("scrollBy(0, -20)")
+
+    # Before anybody hears of the scrolling.
+    grown(tab, 400, "scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' })")
+
+    assert tab.evaluate(LEFT) <= 64
+
+
+def at_the_end_of_an_answer(tab: Page, service: Service, token: str) -> float:
+    """Have a long answer, and be at its end; return where its last line is."""
     lines = "".join(f"line {i}\n\n" for i in range(60))
     ask(tab, service, prompt_for(token, text=lines))
     expect_state(tab, "done")
-    grow = """async () => {
-      const block = document.createElement("p");
-      block.style.height = "400px";
-      const page = document.documentElement;
-      scrollTo({ top: page.scrollHeight, behavior: "instant" });
-      document.querySelector(".turn:last-of-type").append(block); // before anybody hears of the scrolling
-      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
-      return page.scrollHeight - innerHeight - scrollY;
-    }"""
-    tab.evaluate("scrollBy(0, -20)")
-    assert tab.evaluate(grow) <= 64
+    wait_until(lambda: tab.evaluate(FRAMES) or tab.evaluate(LEFT) <= 1, PATIENCE_SECONDS, "it is at the end")
+    return float(tab.evaluate(PLACE_OF_LAST_LINE))
+
+
+def grown(tab: Page, pixels: int, before: str = "", frame_ms: int = 0) -> float:
+    """Let the answer grow, in a frame with ``before`` that takes so long; return where the last line is."""
+    place = tab.evaluate(
+        f"""async () => {{
+          {before};
+          const block = document.createElement("p");
+          block.style.height = "{pixels}px";
+          document.querySelector(".turn:last-of-type").append(block);
+          for (const late = performance.now() + {frame_ms}; performance.now() < late; );
+          await {FRAMES};
+          return {PLACE_OF_LAST_LINE};
+        }}"""
+    )
+    return float(place)
 
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])

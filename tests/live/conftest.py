@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.contracts.redis_server import RedisServer
+
 # Makes "service" and "upstream" importable in every import mode of pytest.
 from tests.live.service import Service, Upstream
 
@@ -67,6 +69,20 @@ def bounded_service(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
     """One worker that allows a stream little."""
     directory = tmp_path_factory.mktemp("bounded")
     yield from _running(Service(directory, upstream.base_url, environment=SMALL_LIMITS))
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an event log, for what holds with every store that several workers share."""
+    if request.param == "redis":
+        return str(request.getfixturevalue("redis_url"))
+    return f"sqlite:///{tmp_path / 'streams.db'}"
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ import concurrent.futures
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
 from tests.live.keyed import KEYS, bearer, keys_command
 from tests.live.service import PATIENCE_SECONDS, Answer, EventReader, Service, Upstream, wait_until
@@ -18,19 +17,6 @@ from tests.live.websocket import Talk
 
 NewKey = Callable[..., str]
 HANGING = '<<{"play": "ok", "tokens": 2000, "pace_ms": 100}>>'
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "redis":
-        return str(request.getfixturevalue("redis_url"))
-    return f"sqlite:///{tmp_path / 'limits.db'}"
 
 
 def new_key(store: str, *limits: str, scopes: str = "run") -> dict[str, str]:

@@ -4,12 +4,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
-
-from tests.contracts.redis_server import RedisServer
 from tests.live.conftest import StartService
 from tests.live.keyed import KEYS, bearer, keys_command
 from tests.live.service import Answer, EventReader, Service, SSEEvent, Upstream, request, wait_until
@@ -22,19 +18,6 @@ BUSY_SECONDS = 3.0
 """For a test machine that does other things too."""
 MANY = 8
 """Connections of which some come to each of two workers."""
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server.url
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "redis":
-        return str(request.getfixturevalue("redis_url"))
-    return f"sqlite:///{tmp_path / 'revoked.db'}"
 
 
 def start(start_service: StartService, store: str, **environment: str) -> Service:
